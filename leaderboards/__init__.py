@@ -1,0 +1,1 @@
+"""Boards: tables derived from run folders, never from numbers that someone typed."""

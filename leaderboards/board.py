@@ -1,0 +1,389 @@
+"""Rows, columns and cells, all derived from the logs of runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from vital_eval.engine import EngineInfo
+from vital_eval.errors import MissingExtraError, RunLogError
+from vital_eval.manifest import Entry, Manifest
+from vital_eval.outcome import Outcome
+from vital_eval.protocol import Mode, Protocol
+from vital_eval.record import Record
+from vital_eval.registry import Registry
+from vital_eval.run_log import read_run
+from vital_eval.statistics import Estimate
+from vital_eval.summary import OUTCOME_NAMES, Baselines, CellSummary, ToolHealth, read_baselines, summarise
+
+from .comparison import Comparison, Side, compare, compare_pooled
+from .cost import Cost, cost_of
+
+
+class Status(StrEnum):
+    """Whether a cell has a number that may be read."""
+
+    OK = "ok"
+    INCOMPLETE = "incomplete"
+    INVALID = "invalid"
+    ABSENT = "absent"
+
+
+class Kind(StrEnum):
+    """Where a row's numbers come from."""
+
+    MEASURED = "measured"
+    BASELINE = "baseline"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One benchmark.
+
+    Attributes:
+        task: registry name.
+        title: name as printed.
+        metric: name of the headline metric.
+        n: samples, the same for every row.
+        clusters: videos (VSI-Bench: scenes) among them.
+    """
+
+    task: str
+    title: str
+    metric: str
+    n: int
+    clusters: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One number, or the reason why there is none.
+
+    Attributes:
+        value: headline metric in [0, 1]; ``None`` unless the status is ok.
+        low: lower end of its 95 % interval, ``None`` if it cannot be estimated.
+        high: upper end, likewise.
+        n: samples that count.
+        clusters: clusters among them.
+        status: see :class:`Status`.
+        runs: names of the run folders it comes from.
+        note: what a reader must know (why there is no number, limited run, tools never called).
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    clusters: int
+    status: Status
+    runs: tuple[str, ...] = ()
+    note: str = ""
+
+
+_ABSENT = Cell(None, None, None, 0, 0, Status.ABSENT)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One checkpoint under one mode, or one baseline.
+
+    Attributes:
+        label: checkpoint or baseline name.
+        badge: the protocol in a few words.
+        kind: see :class:`Kind`.
+        mode: mode of a measured row, ``None`` for a baseline.
+        cells: one per column of the board.
+        outcomes: every outcome to its number of attempts, over all columns; empty for a baseline.
+        cost: mean cost of an attempt over all columns.
+        tools: task title to tool health, for the tool mode.
+        protocols: task title to protocol hash.
+    """
+
+    label: str
+    badge: str
+    kind: Kind
+    mode: Mode | None
+    cells: tuple[Cell, ...]
+    outcomes: Mapping[str, int]
+    cost: Cost | None
+    tools: Mapping[str, ToolHealth]
+    protocols: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """A leaderboard.
+
+    Attributes:
+        columns: benchmarks, sorted by registry name.
+        rows: per checkpoint direct, cot and tool; then the baselines.
+        comparisons: tool minus text chain of thought, per checkpoint and task, and pooled.
+        runs: names of the run folders.
+        command: what writes this board again, from the folder that holds the runs.
+        notes: what every reader must know.
+    """
+
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    comparisons: tuple[Comparison, ...]
+    runs: tuple[str, ...]
+    command: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one run says about one task under one protocol."""
+
+    run: str
+    manifest: Manifest
+    entry: Entry
+    cell: CellSummary
+    records: tuple[Record, ...]
+
+
+@dataclass(slots=True)
+class _Line:
+    """A measured row while parts are being gathered."""
+
+    label: str
+    engine: EngineInfo
+    protocol: Protocol
+    parts: dict[str, _Part]
+
+
+_MODE_ORDER = {Mode.DIRECT: 0, Mode.COT: 1, Mode.TOOL: 2}
+
+
+def build_board(runs: Sequence[Path], titles: Mapping[str, str] | None = None) -> Board:
+    """Build a board from run folders.
+
+    All numbers are worked out again from the records; only baselines come from ``summary.json``, because they need
+    the annotations.
+
+    Args:
+        runs: run folders; they may be still running (their cells are then incomplete).
+        titles: task to printed title; registered tasks are looked up if it is not given.
+
+    Raises:
+        RunLogError: if a folder is not a run, no run is given, or two runs answer different samples of a task,
+            score them differently, or disagree on a baseline.
+    """
+    if not runs:
+        raise RunLogError("no run to make a board of", "name at least one run folder")
+    # Resolved first: ".." and "." have no name of their own.
+    folders = list(dict.fromkeys(folder.resolve() for folder in runs))
+    parts: list[_Part] = []
+    baselines: dict[str, dict[str, tuple[Estimate, tuple[str, ...]]]] = {}
+    notes: list[str] = []
+    for folder in folders:
+        manifest, records = read_run(folder)
+        parts += _parts(folder.name, manifest, records)
+        _add_baselines(baselines, read_baselines(folder), folder.name)
+        notes += _run_notes(folder.name, manifest)
+    _check_columns(parts)
+    named = _titles({part.entry.task for part in parts}) if titles is None else titles
+    columns = tuple(_column(task, named, parts) for task in sorted({part.entry.task for part in parts}))
+    lines = _lines(parts)
+    rows = _distinct([_measured(line, columns) for line in lines])
+    rows += _baseline_rows(columns, baselines)
+    names = tuple(folder.name for folder in folders)
+    return Board(
+        columns=columns,
+        rows=tuple(rows),
+        comparisons=_comparisons(lines, columns),
+        runs=names,
+        command=shlex.join(["vital-eval", "board", *names, "--out", "board"]),
+        notes=tuple(notes),
+    )
+
+
+def _parts(run: str, manifest: Manifest, records: Iterable[Record]) -> list[_Part]:
+    by_entry: dict[tuple[str, str], list[Record]] = {entry.key: [] for entry in manifest.entries}
+    for record in records:
+        by_entry[record.task, record.protocol].append(record)
+    summary = summarise(manifest, (record for inside in by_entry.values() for record in inside))
+    return [
+        _Part(run, manifest, entry, cell, tuple(by_entry[entry.key]))
+        for entry, cell in zip(manifest.entries, summary.cells, strict=True)
+    ]
+
+
+def _run_notes(run: str, manifest: Manifest) -> list[str]:
+    notes = []
+    if manifest.limit is not None:
+        notes.append(f"Run {run} was limited to {manifest.limit} samples per task: a trial, not a result.")
+    if manifest.shard is not None:
+        notes.append(f"Run {run} is shard {manifest.shard} of a larger one.")
+    if manifest.attempts > 1:
+        notes.append(f"Run {run} answered every sample {manifest.attempts} times; an item's score is the mean.")
+    return notes
+
+
+def _add_baselines(known: dict[str, dict[str, tuple[Estimate, tuple[str, ...]]]], more: Baselines, run: str) -> None:
+    for task, names in more.items():
+        for name, value in names.items():
+            earlier = known.setdefault(task, {}).get(name)
+            if earlier is not None and earlier[0] != value:
+                raise RunLogError(
+                    f"runs {earlier[1][0]} and {run} disagree on the baseline {name!r} of task {task}",
+                    "summarise both again with the same version and data",
+                )
+            known[task][name] = (value, (*(earlier[1] if earlier else ()), run))
+
+
+def _check_columns(parts: Sequence[_Part]) -> None:
+    first: dict[str, _Part] = {}
+    for part in parts:
+        one, other = first.setdefault(part.entry.task, part).entry, part.entry
+        fields = [
+            name for name in ("primary", "scorer_version", "data_hash") if getattr(one, name) != getattr(other, name)
+        ]
+        # Order does not matter to a mean; which samples there are does.
+        if set(one.samples) != set(other.samples):
+            fields.append("samples")
+        if fields:
+            raise RunLogError(
+                f"runs {first[one.task].run} and {part.run} cannot share the column of task {one.task}: "
+                f"they differ in {', '.join(fields)}",
+                "make a board of each",
+            )
+
+
+def _titles(tasks: Iterable[str]) -> dict[str, str]:
+    registry = Registry("task")
+    titles = {}
+    for task in tasks:
+        titles[task] = task
+        if task in registry.names():
+            try:
+                titles[task] = registry.load(task).title
+            except MissingExtraError:
+                continue  # A board needs no task's optional packages; the registry name will do.
+    return titles
+
+
+def _column(task: str, titles: Mapping[str, str], parts: Sequence[_Part]) -> Column:
+    entry = next(part.entry for part in parts if part.entry.task == task)
+    clusters = len({cluster for _, cluster in entry.samples})
+    return Column(task, titles.get(task, task), entry.primary, len(entry.samples), clusters)
+
+
+def _lines(parts: Sequence[_Part]) -> list[_Line]:
+    """Gather parts into rows: same checkpoint, engine, mode and protocol label, and one part per task."""
+    lines: list[_Line] = []
+    for part in parts:
+        label, engine, protocol = part.manifest.label, part.manifest.engine, part.entry.protocol
+        for line in lines:
+            same = (line.label, line.engine, line.protocol.mode, line.protocol.name)
+            if same == (label, engine, protocol.mode, protocol.name) and part.entry.task not in line.parts:
+                line.parts[part.entry.task] = part
+                break
+        else:
+            lines.append(_Line(label, engine, protocol, {part.entry.task: part}))
+    order = list(dict.fromkeys((line.label, line.engine.fingerprint) for line in lines))
+    lines.sort(key=lambda line: (order.index((line.label, line.engine.fingerprint)), _MODE_ORDER[line.protocol.mode]))
+    return lines
+
+
+def _measured(line: _Line, columns: Sequence[Column]) -> Row:
+    parts = [line.parts[column.task] for column in columns if column.task in line.parts]
+    titles = {column.task: column.title for column in columns}
+    return Row(
+        label=line.label,
+        badge=_badge([part.entry.protocol for part in parts]),
+        kind=Kind.MEASURED,
+        mode=line.protocol.mode,
+        cells=tuple(_cell(line.parts[column.task]) if column.task in line.parts else _ABSENT for column in columns),
+        outcomes={name: sum(part.cell.outcomes[name] for part in parts) for name in OUTCOME_NAMES},
+        cost=cost_of(record for part in parts for record in part.records),
+        tools={titles[part.entry.task]: part.cell.tools for part in parts if part.cell.tools is not None},
+        protocols={titles[part.entry.task]: part.entry.protocol.hash for part in parts},
+    )
+
+
+def _distinct(rows: Sequence[Row]) -> list[Row]:
+    """Tell rows apart that would read the same (another seed, another engine) by the runs they come from."""
+    names = Counter((row.label, row.badge) for row in rows)
+    return [
+        dataclasses.replace(
+            row, badge=f"{row.badge} · run {', '.join(sorted({run for cell in row.cells for run in cell.runs}))}"
+        )
+        if names[row.label, row.badge] > 1
+        else row
+        for row in rows
+    ]
+
+
+def _badge(protocols: Sequence[Protocol]) -> str:
+    first = protocols[0]
+    caps = sorted({protocol.view.max_frames for protocol in protocols})
+    frames = f"{caps[0]} to {caps[-1]}" if len(caps) > 1 else f"{caps[0]}"
+    words = [first.name, f"{first.view.fps:g} fps", f"at most {frames} frames"]
+    if first.max_tool_calls:
+        words.append(f"at most {first.max_tool_calls} tool call{'s' if first.max_tool_calls > 1 else ''}")
+    words.append("greedy" if first.sampling.temperature == 0 else f"temperature {first.sampling.temperature:g}")
+    if first.subtitles:
+        words.append("subtitles")
+    return " · ".join(words)
+
+
+def _cell(part: _Part) -> Cell:
+    cell, head = part.cell, part.cell.headline
+    status, notes = Status.OK, []
+    if not cell.complete:
+        status = Status.INCOMPLETE
+        owed = f"{cell.missing} owed"
+        failed = cell.outcomes[Outcome.INFRA_FAILED]
+        notes.append(f"{owed}, {failed} of them after a failure of the machinery" if failed else owed)
+    if cell.tools is not None and cell.tools.verdict.startswith(("INVALID", "WARNING")):
+        notes.append(cell.tools.verdict)
+        if cell.tools.invalid:
+            status = Status.INVALID
+    if part.manifest.limit is not None:
+        notes.append(f"limited to {part.manifest.limit} samples")
+    value, low, high = (head.value, head.low, head.high) if status is Status.OK else (None, None, None)
+    return Cell(value, low, high, head.n, head.clusters, status, (part.run,), "; ".join(notes))
+
+
+def _baseline_rows(
+    columns: Sequence[Column], baselines: Mapping[str, Mapping[str, tuple[Estimate, tuple[str, ...]]]]
+) -> list[Row]:
+    present = {name for column in columns for name in baselines.get(column.task, ())}
+    known = [name for name in ("whole video", "random") if name in present]
+    rows = []
+    for name in (*known, *sorted(present - set(known))):
+        cells = []
+        for column in columns:
+            found = baselines.get(column.task, {}).get(name)
+            if found is None or found[0].value is None:
+                cells.append(_ABSENT)
+            else:
+                value, runs = found
+                cells.append(Cell(value.value, value.low, value.high, value.n, value.clusters, Status.OK, runs))
+        rows.append(Row(name, "no model", Kind.BASELINE, None, tuple(cells), {}, None, {}, {}))
+    return rows
+
+
+def _comparisons(lines: Sequence[_Line], columns: Sequence[Column]) -> tuple[Comparison, ...]:
+    found: list[Comparison] = []
+    texts = [line for line in lines if line.protocol.mode is Mode.COT]
+    for tool in (line for line in lines if line.protocol.mode is Mode.TOOL):
+        for text in texts:
+            if (text.label, text.engine.fingerprint) != (tool.label, tool.engine.fingerprint):
+                continue
+            shared = [column for column in columns if column.task in tool.parts and column.task in text.parts]
+            pairs = [(c.title, _side(tool.parts[c.task]), _side(text.parts[c.task])) for c in shared]
+            found += [compare(tool.label, title, a, b) for title, a, b in pairs]
+            pooled = compare_pooled(tool.label, [(a, b) for _, a, b in pairs])
+            found += [pooled] if pooled is not None else []
+    return tuple(found)
+
+
+def _side(part: _Part) -> Side:
+    return Side(part.run, part.manifest, part.entry, part.cell, part.records)

@@ -1,0 +1,286 @@
+"""``vital-eval run``, ``rescore`` and ``prepare`` from the command line down to the files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.toy_world import ANSWER, TASK, run_arguments, write_data_root
+from vital_eval.cli.main import main
+from vital_eval.presets import preset
+from vital_eval.protocol import Mode
+from vital_eval.run_log import read_run
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    write_data_root(tmp_path)
+    return tmp_path
+
+
+def lines_of(run: Path) -> int:
+    records = run / "records.jsonl"
+    return records.read_bytes().count(b"\n") if records.exists() else 0
+
+
+def start(arguments: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "vital_eval", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for_records(process: subprocess.Popen[str], run: Path, wanted: int) -> None:
+    deadline = time.monotonic() + 60
+    while lines_of(run) < wanted:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_run_from_start_to_summary(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = world / "run"
+    assert main(run_arguments(world, out)) == 0
+    told = capsys.readouterr()
+    assert "charades_sta" in told.out
+    assert "24/24 episodes" in told.err
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["complete"]
+    assert [cell["mode"] for cell in summary["cells"]] == ["direct", "cot", "tool"]
+    assert set(summary["baselines"][TASK]) == {"whole video", "random"}
+    before = (out / "summary.json").read_bytes()
+    assert main(run_arguments(world, out)) == 0
+    assert (out / "summary.json").read_bytes() == before
+    assert lines_of(out) == 24
+
+
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
+def test_killed_or_interrupted_then_resumed_is_the_same(world: Path, kill: signal.Signals) -> None:
+    whole, broken = world / "whole", world / "broken"
+    assert main(run_arguments(world, whole)) == 0
+    arguments = run_arguments(world, broken, "--concurrency", "2", delay=0.08)
+    process = start(arguments)
+    wait_for_records(process, broken, 3)
+    process.send_signal(kill)
+    _, errors = process.communicate(timeout=60)
+    if kill is signal.SIGINT:
+        assert process.returncode == 130
+        assert "interrupted" in errors
+        assert "run the same command again to resume" in errors
+        assert "Traceback" not in errors
+    else:
+        assert process.returncode == -signal.SIGKILL
+    assert 3 <= lines_of(broken) < 24
+    assert not (broken / "summary.json").exists()
+    assert main(run_arguments(world, broken, "--concurrency", "2")) == 0
+    assert (broken / "summary.json").read_bytes() == (whole / "summary.json").read_bytes()
+    assert len(read_run(broken)[1]) == 24
+
+
+def test_missing_video_leaves_samples_owed_and_says_why(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (world / "data" / TASK / "videos" / "V2.mp4").unlink()
+    assert main(run_arguments(world, world / "run", "--modes", "tool")) == 3
+    told = capsys.readouterr().err
+    assert "2 of 8 episodes are owed: 2 media-failed (missing)" in told
+    assert not json.loads((world / "run" / "summary.json").read_text())["complete"]
+
+
+def test_a_dead_engine_is_one_line(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data_root = write_data_root(world / "big", videos=11)
+    arguments = run_arguments(world, world / "run", "--modes", "tool", dead=True)
+    arguments[arguments.index("--data-root") + 1] = str(data_root)
+    assert main(arguments) == 1
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert errors[-1].startswith("error: the engine failed 20 times in a row")
+
+
+def test_another_specification_is_refused_and_named(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(run_arguments(world, world / "run", "--modes", "cot")) == 0
+    assert main(run_arguments(world, world / "run", "--modes", "cot", "--label", "other")) == 1
+    assert "label" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("--tasks", "charades_st"), "did you mean charades_sta?"),
+        (("--tasks", ","), "no task given"),
+        (("--modes", "tol"), "did you mean tool?"),
+        (("--modes", "cot,cot"), "named twice"),
+        (("--preset", "vitall"), "did you mean vital?"),
+        (("--engine", "toi"), "did you mean toy"),
+        (("--data-root", "/no/such/root"), "data root /no/such/root does not exist"),
+        (("--tasks", "mmvu"), "mmvu has no folder"),
+        (("--plugin", "/no/plugin.py"), "plugin file /no/plugin.py does not exist"),
+        (("--protocol", "/no/protocol.json", "--modes", "cot"), "a protocol file says it all"),
+        (("--config", "/no/run.toml"), "cannot read /no/run.toml"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_1(
+    world: Path, capsys: pytest.CaptureFixture[str], change: tuple[str, ...], words: str
+) -> None:
+    assert main([*run_arguments(world, world / "run"), *change]) == 1
+    told = capsys.readouterr().err
+    assert words in told
+    assert told.startswith("error: ")
+    assert told.count("\n") == 1
+    assert not (world / "run").exists()
+
+
+@pytest.mark.parametrize("flag", ["--limit=0", "--shard=5/4", "--shard=x", "--batch-size=many", "--nonsense"])
+def test_wrong_arguments_exit_2(flag: str) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["run", flag])
+    assert stop.value.code == 2
+
+
+def test_debug_shows_the_error_itself(world: Path) -> None:
+    from vital_eval.errors import UnknownNameError
+
+    with pytest.raises(UnknownNameError):
+        main([*run_arguments(world, world / "run", "--debug"), "--tasks", "nothing"])
+
+
+def test_dry_run_prints_the_plan_and_touches_nothing(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(run_arguments(world, world / "run", "--dry-run", "--limit", "3", "--modes", "tool")) == 0
+    told = capsys.readouterr().out
+    protocol = preset("vital", Mode.TOOL, TASK)
+    assert protocol.hash in told
+    assert "3 episodes" in told
+    assert json.loads(told[told.index("{") :]) == json.loads(json.dumps(protocol.to_json()))
+    assert not (world / "run").exists()
+
+
+def test_show_prints_prompt_and_frame_times(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(run_arguments(world, world / "run", "--show", "1", "--modes", "tool")) == 0
+    told = capsys.readouterr().out
+    assert "--- system" in told
+    assert "get_video_clip_frame" in told
+    assert "person opens box 0." in told
+    assert "frames at 0.000 0.500" in told
+    assert not (world / "run").exists()
+
+
+def test_limit_and_shards_mark_the_manifest(world: Path) -> None:
+    counted = []
+    for index in (1, 2):
+        out = world / f"shard{index}"
+        assert main(run_arguments(world, out, "--modes", "cot", "--limit", "6", "--shard", f"{index}/2")) == 0
+        manifest, records = read_run(out)
+        assert (manifest.limit, manifest.shard) == (6, f"{index}/2")
+        counted.append(len(records))
+    assert sum(counted) == 6
+
+
+def test_config_file_gives_options_and_flags_win(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = world / "run.toml"
+    config.write_text('modes = ["cot", "tool"]\nlimit = 2\nout = "elsewhere"\ndry-run = true\nbatch_size = 4\n')
+    assert main(run_arguments(world, world / "run", "--config", str(config), "--modes", "direct")) == 0
+    told = capsys.readouterr().out
+    assert "2 episodes" in told
+    assert "vital-direct" in told
+    config.write_text("limitt = 2\n")
+    assert main(run_arguments(world, world / "run", "--config", str(config))) == 1
+    assert "did you mean limit" in capsys.readouterr().err
+    config.write_text("limit = true\n")
+    assert main(run_arguments(world, world / "run", "--config", str(config))) == 1
+    assert "limit cannot be True" in capsys.readouterr().err
+
+
+def test_a_protocol_file(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    protocol = preset("vital", Mode.COT, TASK)
+    path = world / "mine.json"
+    path.write_text(json.dumps(protocol.to_json()))
+    arguments = run_arguments(world, world / "run", "--protocol", str(path), "--dry-run")
+    del arguments[arguments.index("--preset") : arguments.index("--preset") + 2]
+    assert main(arguments) == 0
+    assert protocol.hash in capsys.readouterr().out
+    path.write_text(json.dumps({**protocol.to_json(), "max_turn": 3}))
+    assert main(arguments) == 1
+    assert "max_turn" in capsys.readouterr().err
+
+
+def test_rescore_needs_no_video_and_agrees_with_the_run(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = world / "run"
+    assert main(run_arguments(world, run)) == 0
+    for path in (world / "data" / TASK / "videos").iterdir():
+        path.unlink()
+    arguments = ["rescore", str(run), "--data-root", str(world / "data")]
+    assert main(arguments) == 0
+    assert "0 of 24 records changed" in capsys.readouterr().out
+    again = world / "run-rescored"
+    assert (again / "summary.json").read_bytes() == (run / "summary.json").read_bytes()
+    assert read_run(again)[1] == read_run(run)[1]
+    assert main(arguments) == 1
+    assert "exists" in capsys.readouterr().err
+
+
+def test_rescore_grades_stored_text_with_todays_code(
+    world: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vital_eval.tasks.moment_retrieval import MomentRetrieval
+
+    run = world / "run"
+    assert main(run_arguments(world, run, "--modes", "direct", turns=(ANSWER,))) == 0
+    monkeypatch.setattr(
+        MomentRetrieval,
+        "score",
+        lambda self, answer, sample: {**dict.fromkeys(("iou", "r1@0.3", "r1@0.5", "r1@0.7"), 0.0)},
+    )
+    assert main(["rescore", str(run), "--data-root", str(world / "data"), "--out", str(world / "new")]) == 0
+    assert "8 of 8 records changed" in capsys.readouterr().out
+    assert json.loads((world / "new" / "summary.json").read_text())["cells"][0]["metrics"]["mIoU"]["value"] == 0
+
+
+def test_rescore_refuses_other_annotations(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(run_arguments(world, world / "run", "--modes", "direct")) == 0
+    path = world / "data" / TASK / "charades_test.json"
+    path.write_text(path.read_text().replace("box 1", "bag 1"))
+    assert main(["rescore", str(world / "run"), "--data-root", str(world / "data")]) == 1
+    assert "annotation files of charades_sta" in capsys.readouterr().err
+
+
+def test_prepare_finds_what_is_wrong(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = world / "data" / TASK
+    assert main(["prepare", TASK, "--source", str(world / "data")]) == 0
+    whole = json.loads((folder / "prepared.json").read_text())
+    assert (whole["samples"], whole["videos"], whole["problems"]) == (8, 4, [])
+    (folder / "videos" / "V1.mp4").unlink()
+    (folder / "videos" / "V2.mp4").write_bytes(b"this is no video")
+    (folder / "videos" / "extra.mp4").write_bytes(b"unused")
+    annotations = json.loads((folder / "charades_test.json").read_text())
+    annotations["V3"]["duration"] = 30.0
+    (folder / "charades_test.json").write_text(json.dumps(annotations))
+    capsys.readouterr()
+    assert main(["prepare", TASK, "--source", str(folder), "--fast"]) == 1
+    told = capsys.readouterr()
+    assert "4 of 8 samples cannot be answered" in told.err
+    found = json.loads((folder / "prepared.json").read_text())
+    assert {problem["video"]: problem["kind"] for problem in found["problems"]} == {
+        "V1.mp4": "missing",
+        "V2.mp4": "unreadable",
+        "V3.mp4": "duration-mismatch",
+    }
+    assert found["unused"] == ["extra.mp4"]
+    assert found["data_hash"] != whole["data_hash"]
+    assert found["media_hash"] != whole["media_hash"]
+
+
+def test_no_space_is_a_clear_line(
+    world: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("vital_eval.run_log._write_all", full)
+    assert main(run_arguments(world, world / "run", "--modes", "cot")) == 1
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert errors[-1].startswith("error: disk full while writing")

@@ -1,0 +1,234 @@
+"""The Hugging Face engine: paths that must agree, and controls that show the tests can fail."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from vital_eval.conversation import Conversation, Message, TextPart, VideoPart
+from vital_eval.engine import ContextOverflowError, Generation, GenerationRequest
+from vital_eval.engines.checkpoint import open_checkpoint
+from vital_eval.engines.encode import Encoded
+from vital_eval.engines.hf import HFEngine, load_engine
+from vital_eval.errors import CheckpointError, EngineError
+
+from .tiny import make_clip, opening, request, turn, write_checkpoint
+
+FAMILIES = ("qwen2_5_vl", "qwen3_vl")
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("tiny") / request.param, request.param)
+
+
+def _generate(folder: Path, requests: Sequence[GenerationRequest], *, batch_size: int = 8, cache: int = 1 << 30) -> list[Generation]:
+    """Run requests that arrive together."""
+
+    async def run() -> list[Generation]:
+        engine = load_engine(folder, "cpu", "float32", batch_size, cache)
+        try:
+            return list(await asyncio.gather(*(engine.generate(entry) for entry in requests)))
+        finally:
+            await engine.close()
+
+    return asyncio.run(run())
+
+
+def _factor(folder: Path) -> int:
+    pixels = open_checkpoint(folder).pixels
+    return pixels.patch * pixels.merge
+
+
+def _logits(engine: HFEngine, encoded: Encoded) -> torch.Tensor:
+    """Run a full forward pass, no cache; returns (length, vocabulary)."""
+    with torch.inference_mode():
+        return engine._model(
+            input_ids=torch.from_numpy(encoded.ids)[None],
+            attention_mask=torch.ones(1, len(encoded.ids), dtype=torch.int64),
+            position_ids=torch.from_numpy(encoded.positions)[:, None],
+            pixel_values_videos=torch.from_numpy(encoded.patches) if encoded.grids else None,
+            video_grid_thw=torch.tensor(encoded.grids) if encoded.grids else None,
+        ).logits[0]
+
+
+def _two_turns(engine: HFEngine, first_ids: tuple[int, ...], tool_seed: int) -> Conversation:
+    factor = engine.info.geometry.spatial_factor
+    tool = Message("tool", (VideoPart(make_clip(3.0, 5.0, 6, factor, tool_seed)), TextPart("3.00 to 5.00")))
+    return (*opening(make_clip(0.0, 30.0, 8, factor, 1)), turn(first_ids), tool)
+
+
+def test_batch_gives_the_same_tokens_as_one_by_one(folder: Path) -> None:
+    factor = _factor(folder)
+    requests = [
+        request(opening(make_clip(0.0, 60.0, 12, factor, 1)), "a"),
+        request(opening(None, "How many shapes are seen?"), "b"),
+        request(opening(make_clip(0.0, 3.0, 3, factor, 2, rows=2), "Describe."), "c", tokens=5),
+        request(opening(make_clip(10.0, 11.0, 1, factor, 3)), "d"),
+    ]
+    together = _generate(folder, requests)
+    alone = [_generate(folder, [entry])[0] for entry in requests]
+    assert [entry.token_ids for entry in together] == [entry.token_ids for entry in alone]
+    assert len({entry.token_ids for entry in alone}) > 1, "rows that all say the same would prove nothing"
+
+
+def test_decoding_equals_greedy_full_passes_without_cache(folder: Path) -> None:
+    engine = load_engine(folder, "cpu", "float32")
+    conversation = opening(make_clip(0.0, 40.0, 10, _factor(folder), 4))
+    written: tuple[int, ...] = ()
+    for _ in range(6):
+        encoded = engine._encoder.encode((*conversation, turn(written)), open_turn=False) if written else engine._encoder.encode(conversation)
+        logits = _logits(engine, encoded)[-1].clone()
+        logits[list(engine._vocabulary.banned_ids)] = -torch.inf
+        written = (*written, int(logits.argmax()))
+    assert _generate(folder, [request(conversation, tokens=6)])[0].token_ids == written
+
+
+def test_cache_reuse_across_turns_gives_the_tokens_of_a_full_pass(folder: Path) -> None:
+    async def play(cache: int) -> tuple[Generation, Generation]:
+        engine = load_engine(folder, "cpu", "float32", 8, cache)
+        try:
+            # A neighbour shares the batch, so that prefixes of different lengths meet.
+            first, _ = await asyncio.gather(
+                engine.generate(request(opening(make_clip(0.0, 30.0, 8, _factor(folder), 1)), "a")),
+                engine.generate(request(opening(None), "b")),
+            )
+            conversation = _two_turns(engine, first.token_ids, tool_seed=9)
+            second, _ = await asyncio.gather(
+                engine.generate(request(conversation, "a")),
+                engine.generate(request(opening(make_clip(0.0, 9.0, 4, _factor(folder), 5)), "c")),
+            )
+            return first, second
+        finally:
+            await engine.close()
+
+    with_cache, without = asyncio.run(play(1 << 30)), asyncio.run(play(0))
+    assert [g.token_ids for g in with_cache] == [g.token_ids for g in without]
+    assert with_cache[1].cached_tokens > 0
+    assert without[1].cached_tokens == 0
+
+
+def test_changing_the_tool_clip_changes_only_what_comes_after_it(folder: Path) -> None:
+    engine = load_engine(folder, "cpu", "float32")
+    one = engine._encoder.encode(_two_turns(engine, (300, 301, 302), tool_seed=9))
+    other = engine._encoder.encode(_two_turns(engine, (300, 301, 302), tool_seed=10))
+    assert np.array_equal(one.ids, other.ids)
+    last_sampled = int(np.flatnonzero(one.is_sampled)[-1])
+    clip_starts = int(np.flatnonzero(one.is_visual[last_sampled:])[0]) + last_sampled
+    difference = (_logits(engine, one) - _logits(engine, other)).abs().amax(-1)
+    assert float(difference[:clip_starts].max()) < 1e-5
+    assert float(difference[-1]) > 1e-3
+
+
+def test_frame_rate_moves_the_logits(folder: Path) -> None:
+    engine = load_engine(folder, "cpu", "float32")
+    factor = _factor(folder)
+    slow = engine._encoder.encode(opening(make_clip(0.0, 70.0, 8, factor, 1)))
+    fast = engine._encoder.encode(opening(make_clip(0.0, 7.0, 8, factor, 1)))
+    assert float((_logits(engine, slow)[-1] - _logits(engine, fast)[-1]).abs().max()) > 1e-3
+
+
+def test_second_prompt_is_the_first_plus_its_ids_plus_new_text(folder: Path) -> None:
+    engine = load_engine(folder, "cpu", "float32")
+    # Ids that decode to text which would tokenise differently: "1", "2" are one number token when read again.
+    one, two = (engine._tokenizer.convert_tokens_to_ids(digit) for digit in "12")
+    first = engine._encoder.encode(_two_turns(engine, (one, two), 9)[:2])
+    second = engine._encoder.encode(_two_turns(engine, (one, two), 9))
+    assert second.ids[: len(first.ids)].tolist() == first.ids.tolist()
+    assert second.ids[len(first.ids) : len(first.ids) + 2].tolist() == [one, two]
+    again = engine._tokenizer(engine._decode([one, two]), add_special_tokens=False)["input_ids"]
+    assert again != [one, two], "otherwise this test could not fail"
+
+
+def test_end_of_turn_token_is_not_doubled(folder: Path) -> None:
+    engine = load_engine(folder, "cpu", "float32")
+    end = engine._tokenizer.eos_token_id
+    closed = engine._encoder.encode(_two_turns(engine, (300, end), 9)).ids.tolist()
+    left_open = engine._encoder.encode(_two_turns(engine, (300,), 9)).ids.tolist()
+    assert closed == left_open
+
+
+def test_sampling_is_seeded_per_request_and_independent_of_the_batch(folder: Path) -> None:
+    from dataclasses import replace
+
+    from vital_eval.protocol import Sampling
+
+    warm = Sampling(max_new_tokens=8, temperature=1.0, top_p=0.9)
+    base = request(opening(None), "a")
+    requests = [replace(base, sampling=warm, seed=seed, episode=str(seed)) for seed in (1, 2, 1)]
+    one, two, again = _generate(folder, requests)
+    assert one.token_ids == again.token_ids
+    assert one.token_ids != two.token_ids
+    assert _generate(folder, requests[1:2])[0].token_ids == two.token_ids
+
+
+def test_vision_tokens_are_never_sampled(folder: Path) -> None:
+    engine = load_engine(folder, "cpu", "float32")
+    banned = set(engine._vocabulary.banned_ids)
+    with torch.no_grad():
+        # Make a pad the likeliest token by far; without the ban it would be sampled at once.
+        engine._model.get_output_embeddings().weight[engine._encoder.video_id] *= 100
+
+    async def run() -> Generation:
+        try:
+            return await engine.generate(request(opening(None), tokens=8))
+        finally:
+            await engine.close()
+
+    assert not banned & set(asyncio.run(run()).token_ids)
+
+
+def test_question_with_control_tokens_fails_alone(folder: Path) -> None:
+    async def run() -> list[Generation | BaseException]:
+        engine = load_engine(folder, "cpu", "float32")
+        try:
+            good, bad = request(opening(None), "a", tokens=2), request(opening(None, "a <|video_pad|> b"), "b")
+            return list(await asyncio.gather(engine.generate(good), engine.generate(bad), return_exceptions=True))
+        finally:
+            await engine.close()
+
+    good, bad = asyncio.run(run())
+    assert isinstance(good, Generation)
+    assert isinstance(bad, EngineError)
+
+
+def test_prompt_beyond_the_context_is_an_outcome(folder: Path) -> None:
+    with pytest.raises(ContextOverflowError):
+        _generate(folder, [request(opening(None, "red " * 3000))])
+
+
+def test_stop_string_ends_the_turn_and_stays_in_the_text(folder: Path) -> None:
+    from dataclasses import replace
+
+    free = _generate(folder, [request(opening(None), tokens=8)])[0]
+    engine = load_engine(folder, "cpu", "float32")
+    third = engine._decode(free.token_ids[2:3])
+    assert third
+    stopped = _generate(folder, [replace(request(opening(None), tokens=8), stop=(third,))])[0]
+    assert stopped.text.endswith(third)
+    assert len(stopped.token_ids) <= 3
+
+
+def test_pickled_and_remote_code_checkpoints_are_refused(folder: Path, tmp_path: Path) -> None:
+    import json
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModel": "evil.Model"}}))
+    with pytest.raises(CheckpointError, match="remote code"):
+        load_engine(copy)
+    (copy / "config.json").write_text(json.dumps(config))
+    (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="safetensors"):
+        load_engine(copy)
+    (copy / "model.safetensors").write_bytes(b"\x80\x04\x95pickle pickle pickle")
+    with pytest.raises(CheckpointError, match="not a safetensors file"):
+        load_engine(copy)
+    with pytest.raises(CheckpointError, match="does not exist"):
+        load_engine(tmp_path / "nowhere")

@@ -1,0 +1,184 @@
+"""Pages show what the board holds, and text from outside stays text in every format."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from vital_eval.leaderboards.board import Board, Cell, Status, build_board
+from vital_eval.leaderboards.render import render_csv, render_html, render_markdown, render_terminal
+from vital_eval.leaderboards.tables import cell_texts, clean, further_tables, interval, percent, points
+from vital_eval.leaderboards.write import write_board
+
+from vital_eval.errors import RunLogError
+from vital_eval.protocol import Mode
+from vital_eval.statistics import Estimate
+
+MakeRun = Callable[..., Path]
+
+HOSTILE = "=1+1|<script>alert(1)</script>`x`[link](javascript:x)\x1b[31m\u202e\ud800*b*"
+
+ELEVEN = (
+    *("activitynet_mr", "charades_sta", "longvideo_reason", "mmvu", "next_gqa", "rextime"),
+    *("vidchapters", "video_mme", "videommmu", "vsi_bench", "vue_tr"),
+)
+
+BASELINES = {"mmvu": {"random": Estimate(0.25, 0.01, 0.2, 0.3, 12, 6)}}
+
+
+def _board(make_run: MakeRun, **fields: object) -> Board:
+    return build_board([make_run(baselines=BASELINES, **fields)])
+
+
+class _Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+
+def test_number_forms() -> None:
+    assert percent(0.12345) == "12.3"
+    assert percent(None) == "\u2013"
+    assert points(Estimate(-0.0001, 0, 0, 0, 9, 9)) == "0.0"
+    assert points(Estimate(0.0123, 0, 0, 0, 9, 9)) == "+1.2"
+    assert interval(0.0, 1.0) == "[0.0, 100.0]"
+    assert interval(None, None) == "not estimable"
+    assert cell_texts(Cell(None, None, None, 0, 0, Status.ABSENT)) == ("\u2013", "")
+    assert cell_texts(Cell(None, None, None, 5, 2, Status.INCOMPLETE, (), "3 owed, 1 of them x")) == (
+        "incomplete",
+        "3 owed",
+    )
+
+
+def test_clean_takes_what_acts() -> None:
+    assert clean("a\x1b[31m\u202eb\ud800\u2028c\n") == "a\ufffd[31m\ufffdb\ufffd\ufffdc\ufffd"
+    assert clean("Größe 日本語 é") == "Größe 日本語 é"
+
+
+def test_every_page_says_value_interval_n_and_command(make_run: MakeRun) -> None:
+    board = _board(make_run)
+    cell = board.rows[0].cells[0]
+    shown, around = percent(cell.value), interval(cell.low, cell.high)
+    for page in (render_markdown(board).replace("\\", ""), render_html(board), render_terminal(board, 160)):
+        for wanted in (shown, around, "n 12 in 6", "vital-eval board run", "clustered", "random", "accuracy"):
+            assert wanted in page
+
+
+def test_incomplete_and_invalid_cells_have_words_for_numbers(make_run: MakeRun) -> None:
+    incomplete = _board(make_run, name="a", leave_out=2)
+    invalid = _board(make_run, name="b", tool_error="media-missing")
+    for render in (render_markdown, render_html, lambda board: render_terminal(board, 160)):
+        assert "incomplete" in render(incomplete)
+        assert "2 owed" in render(incomplete)
+        assert "INVALID" in render(invalid)
+    rows = list(csv.DictReader(io.StringIO(render_csv(incomplete), newline="")))
+    assert {row["percent"] for row in rows if row["kind"] == "measured"} == {""}
+
+
+def test_hostile_labels_in_html(make_run: MakeRun) -> None:
+    page = render_html(_board(make_run, label=HOSTILE))
+    parser = _Tags()
+    parser.feed(page)
+    assert "script" not in parser.tags
+    assert not {name for name, _ in parser.attributes} & {"style", "onclick", "href", "src"}
+    assert "&lt;script&gt;" in page
+    assert not re.search("[\x00-\x09\x0b-\x1f\u202e\ud800]", page)
+
+
+def test_html_stands_alone_under_its_own_policy(make_run: MakeRun) -> None:
+    page = render_html(_board(make_run))
+    style = re.search(r"<style>(.*?)</style>", page, re.DOTALL)
+    assert style is not None
+    digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
+    assert policy is not None
+    assert policy[1].replace("&#39;", "'").startswith(f"default-src 'none'; style-src 'sha256-{digest}'")
+    assert "http:" not in page
+    assert "https:" not in page
+    assert "url(" not in page
+
+
+def test_hostile_labels_in_markdown(make_run: MakeRun) -> None:
+    page = render_markdown(_board(make_run, label=HOSTILE))
+    assert "<script" not in page
+    assert "\x1b" not in page
+    table = [line for line in page.splitlines() if line.startswith("| ")]
+    first = table[: table.index(next(line for line in table if line.startswith("| random"))) + 1]
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in first}) == 1
+    assert r"\[link\](javascript" in page
+    assert r"\`x\`" in page
+
+
+def test_csv_is_tidy_and_no_formula(make_run: MakeRun) -> None:
+    board = _board(make_run, label=HOSTILE)
+    rows = list(csv.DictReader(io.StringIO(render_csv(board), newline="")))
+    assert len(rows) == len(board.rows) * len(board.columns)
+    assert all(not value.startswith(("=", "+", "-", "@")) for row in rows for value in row.values())
+    assert rows[0]["checkpoint"].startswith("'=1+1|<script>")
+    cell = board.rows[0].cells[0]
+    assert cell.value is not None
+    assert float(rows[0]["percent"]) == pytest.approx(100 * cell.value)
+    assert (rows[0]["n"], rows[0]["clusters"], rows[0]["status"]) == ("12", "6", "ok")
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120, 160, 220])
+def test_terminal_fits_every_width(make_run: MakeRun, width: int) -> None:
+    board = _board(make_run, label=HOSTILE, tasks=ELEVEN, samples=4)
+    text = render_terminal(board, width)
+    assert max(len(line) for line in text.splitlines()) <= width
+    assert "\x1b" not in text
+    if width >= 80:
+        for row in board.rows:
+            for cell in row.cells:
+                assert cell_texts(cell)[0] in text
+                assert cell_texts(cell)[1] in text
+
+
+def test_eleven_columns_fit_160_characters(make_run: MakeRun) -> None:
+    text = render_terminal(_board(make_run, tasks=ELEVEN, samples=4), 160)
+    header = next(line for line in text.splitlines() if line.startswith("checkpoint"))
+    assert header.count("n 4 in 2") == 11
+
+
+def test_outcome_table_adds_up(make_run: MakeRun) -> None:
+    tables = further_tables(_board(make_run, leave_out=2, infra=1))
+    (outcomes,) = (table for table in tables if table.title == "Outcomes")
+    for row in outcomes.rows:
+        assert sum(int(text) for text in row[2:-1]) == int(row[-1]) == 36
+
+
+def test_write_board_is_reproducible_and_keeps_other_files(make_run: MakeRun, tmp_path: Path) -> None:
+    board = _board(make_run, label=HOSTILE)
+    folder = tmp_path / "deep" / "pages"
+    paths = write_board(board, folder)
+    assert [path.name for path in paths] == ["board.md", "board.csv", "board.html"]
+    before = [path.read_bytes() for path in paths]
+    (folder / "notes.txt").write_text("mine")
+    write_board(board, folder)
+    assert [path.read_bytes() for path in paths] == before
+    assert sorted(path.name for path in folder.iterdir()) == ["board.csv", "board.html", "board.md", "notes.txt"]
+
+
+def test_a_folder_that_cannot_be_written(make_run: MakeRun, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunLogError, match="cannot write a board"):
+        write_board(_board(make_run), tmp_path / "file")
+
+
+def test_a_board_without_baselines_tools_or_comparisons(make_run: MakeRun) -> None:
+    board = build_board([make_run(modes=(Mode.DIRECT,), tasks=("mmvu",))])
+    assert "Tool" not in {table.title.split()[0] for table in further_tables(board)}
+    for page in (render_markdown(board), render_html(board), render_terminal(board, 80)):
+        assert "vital-eval board run" in page

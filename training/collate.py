@@ -1,0 +1,68 @@
+"""Encoded conversations to a padded batch, and the loss on what the model is to say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+from vital_eval.engines.encode import Encoded
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Conversations padded on the right.
+
+    Attributes:
+        ids: int64, shape (batch, length).
+        mask: int64, shape (batch, length), 1 on real tokens.
+        positions: int64, shape (4, batch, length), the same positions that evaluation passes.
+        patches: float32, shape (all patches, patch values).
+        grids: int64, shape (clips, 3).
+        targets: bool, shape (batch, length), tokens that the model is trained to say.
+    """
+
+    ids: torch.Tensor
+    mask: torch.Tensor
+    positions: torch.Tensor
+    patches: torch.Tensor
+    grids: torch.Tensor
+    targets: torch.Tensor
+
+
+def collate(items: Sequence[Encoded], pad_id: int) -> Batch:
+    """Pad conversations on the right and put their clips one after another."""
+    length = max(len(item.ids) for item in items)
+    ids = np.full((len(items), length), pad_id, dtype=np.int64)
+    mask = np.zeros((len(items), length), dtype=np.int64)
+    targets = np.zeros((len(items), length), dtype=np.bool_)
+    positions = np.zeros((4, len(items), length), dtype=np.int64)
+    for row, item in enumerate(items):
+        count = len(item.ids)
+        ids[row, :count] = item.ids
+        mask[row, :count] = 1
+        targets[row, :count] = item.is_sampled
+        positions[:, row, :count] = item.positions
+    patches = np.concatenate([item.patches for item in items])
+    grids = np.asarray([grid for item in items for grid in item.grids], dtype=np.int64)
+    return Batch(*(torch.from_numpy(array) for array in (ids, mask, positions, patches, grids, targets)))
+
+
+def token_losses(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    """Return the cross-entropy of every trained token, shape (trained tokens,), in nats.
+
+    Only trained positions go through the output layer: they are a small part of a video prompt.
+    """
+    hidden = model.model(
+        input_ids=batch.ids,
+        attention_mask=batch.mask,
+        position_ids=batch.positions,
+        pixel_values_videos=batch.patches,
+        video_grid_thw=batch.grids,
+        use_cache=False,
+    ).last_hidden_state
+    wanted = batch.targets[:, 1:]
+    logits = model.lm_head(hidden[:, :-1][wanted])
+    return torch.nn.functional.cross_entropy(logits.float(), batch.ids[:, 1:][wanted], reduction="none")

@@ -1,0 +1,260 @@
+"""Dialogues that teach vital-nano: what can be seen in the view, said in the words of the protocol.
+
+Every number in a target can be copied from a time the model is shown. A moment is given as the bracket that the view
+proves: the time of the last frame pair before it and of the first one after it. In a sparse view that bracket is wide,
+in a tool's clip it is tight, and it is both the best answer that can be read off and the right span to look at again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vital_eval.clip import Clip
+from vital_eval.conversation import AssistantTurn, Conversation, Message, TextPart, VideoPart
+from vital_eval.engine import FinishReason, Generation
+from vital_eval.engines.pixels import patch_times
+from vital_eval.nano.questions import Ask, NanoQuestion
+from vital_eval.nano.render import draw
+from vital_eval.nano.world import Event, NanoVideo
+from vital_eval.prompts import render_system, render_tool_result, render_user
+from vital_eval.protocol import Mode, Protocol, View
+from vital_eval.sample import Sample, Target
+from vital_eval.span import Span
+from vital_eval.task import AnswerKind
+from vital_eval.toolbox import GetVideoClipFrame
+from vital_eval.video.resize import resize_frames
+from vital_eval.video.sampling import choose_frames
+
+#: Says text as the model: tokenises it and ends the turn.
+Speaker = Callable[[str], tuple[int, ...]]
+
+
+class NotVisibleError(Exception):
+    """The view does not show what the question is about; draw another question."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scene:
+    """A video as shown through one view.
+
+    Attributes:
+        clip: the frames.
+        labels: whole seconds of each frame pair's time as the prompt prints it.
+        shown: events visible in each frame pair.
+    """
+
+    clip: Clip
+    labels: tuple[int, ...]
+    shown: tuple[frozenset[Event], ...]
+
+    def brackets(self, colour: str) -> list[tuple[int, int]]:
+        """Return, for each run of pairs that show ``colour``, the labels just outside it."""
+        inside = [any(event.colour == colour for event in events) for events in self.shown]
+        found = []
+        for first in range(len(inside)):
+            if inside[first] and (first == 0 or not inside[first - 1]):
+                last = first
+                while last + 1 < len(inside) and inside[last + 1]:
+                    last += 1
+                bracket = (self.labels[max(first - 1, 0)], self.labels[min(last + 1, len(inside) - 1)])
+                if bracket[0] >= bracket[1]:
+                    raise NotVisibleError
+                found.append(bracket)
+        if not found:
+            raise NotVisibleError
+        return found
+
+
+def look(video: NanoVideo, span: Span | None, view: View, noise: np.random.Generator | None) -> Scene:
+    """Show a video through a view, as the decoder would from its mp4 file.
+
+    Args:
+        video: what happens.
+        span: seconds to show; ``None`` is the whole video.
+        view: sampling and size.
+        noise: adds what compression does to pixels; ``None`` leaves them clean.
+    """
+    side = round(view.max_pixels**0.5)
+    times = video.frame_times
+    chosen = [times[index] for index in choose_frames(times, span, view)]
+    frames = np.stack([_frame(video.scene, video.event_at(time), time, side) for time in chosen])
+    if noise is not None:
+        shift = noise.normal(0, 3, size=(len(frames), 1, 1, 3)) + noise.normal(0, 3, size=frames.shape)
+        frames = np.clip(frames + shift, 0, 255).astype(np.uint8)
+    clip = Clip(frames, tuple(chosen), span or Span(0.0, video.duration))
+    labels = tuple(int(f"{time:.1f}".partition(".")[0]) for time in patch_times(clip, 2))
+    events = [video.event_at(time) for time in chosen]
+    shown = tuple(frozenset(event for event in events[i : i + 2] if event) for i in range(0, len(events), 2))
+    return Scene(clip, labels, shown)
+
+
+def _frame(scene: int, event: Event | None, time: float, side: int) -> NDArray[np.uint8]:
+    return _small(draw(scene, event, time).tobytes(), side)
+
+
+@lru_cache(maxsize=8192)
+def _small(pixels: bytes, side: int) -> NDArray[np.uint8]:
+    size = round((len(pixels) / 3) ** 0.5)
+    frame = np.frombuffer(pixels, dtype=np.uint8).reshape(1, size, size, 3)
+    return resize_frames(frame, (side, side))[0]
+
+
+_KINDS = {
+    Ask.MOMENT: AnswerKind.SPAN,
+    Ask.MOMENTS: AnswerKind.SPANS,
+    Ask.SHAPE_AND_MOMENT: AnswerKind.OPTION_AND_SPAN,
+    Ask.COUNT: AnswerKind.NUMBER,
+    Ask.SIZE: AnswerKind.NUMBER,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """Writes dialogues under one protocol.
+
+    Attributes:
+        protocol: mode, texts and views; the same one that evaluation uses.
+        speak: see :data:`Speaker`.
+    """
+
+    protocol: Protocol
+    speak: Speaker
+
+    def dialogue(self, video: NanoVideo, question: NanoQuestion, rng: np.random.Generator) -> Conversation:
+        """Write the whole dialogue for one question.
+
+        Raises:
+            NotVisibleError: if the view does not show what would have to be said.
+        """
+        wide = look(video, None, self.protocol.view, rng)
+        opening = self._opening(video, question, wide)
+        if self.protocol.mode is Mode.TOOL:
+            first = _where_to_look(question, wide)
+            if first is not None:
+                return self._with_call(video, question, rng, opening, *first)
+        thought, answer = _conclude(question, wide)
+        said = f"<answer>{answer}</answer>"
+        if self.protocol.mode is not Mode.DIRECT:
+            said = f"<think>{thought}</think>{said}"
+        return (*opening, self._turn(said))
+
+    def caption(self, video: NanoVideo, rng: np.random.Generator, pairs: int) -> Conversation:
+        """Write the timeline of a short view: time, then what is visible."""
+        view = View(fps=4.0, max_frames=2 * pairs, min_pixels=1, max_pixels=self.protocol.view.max_pixels, clock=False)
+        start = float(rng.uniform(0, 0.5) * video.duration)
+        span = Span(start, float(rng.uniform(start + 0.3 * video.duration, video.duration)))
+        scene = look(video, span, view, rng)
+        lines = []
+        for label, events in zip(scene.labels, scene.shown, strict=True):
+            names = " ".join(event.name for event in sorted(events))
+            lines.append(f" {label} {names or 'nothing'}")
+        return (*self._message(video, "Describe.", scene), self._turn(",".join(lines)))
+
+    def drill(self, video: NanoVideo, rng: np.random.Generator) -> Conversation:
+        """Ask for the bracket of every visible event in random order, one short turn each."""
+        span = None
+        if rng.random() < 0.5:
+            event = video.events[int(rng.integers(len(video.events)))]
+            margin = rng.uniform(0.05, 0.2, size=2) * video.duration
+            span = Span(max(0.0, event.start - margin[0]), min(video.duration, event.end + margin[1]))
+        scene = look(video, span, self.protocol.view, rng)
+        seen = sorted({event.colour for events in scene.shown for event in events})
+        conversation: Conversation = self._message(video, "List.", scene)
+        for place, colour in enumerate(rng.permutation(seen)):
+            question = Message("user", (TextPart(f" {colour}"),))
+            spans = ", ".join(f"{start} to {end}" for start, end in scene.brackets(str(colour)))
+            conversation += (question, self._turn(f" {spans}")) if place else (self._turn(f" {colour} {spans}"),)
+        if not seen:
+            raise NotVisibleError
+        return conversation
+
+    def _message(self, video: NanoVideo, text: str, scene: Scene) -> tuple[Message, ...]:
+        parts = (VideoPart(scene.clip), TextPart(f"{video.duration:.2f} s. {text}"))
+        return (Message("system", (TextPart("answer"),)), Message("user", parts))
+
+    def _opening(self, video: NanoVideo, question: NanoQuestion, scene: Scene) -> tuple[Message, ...]:
+        texts = self.protocol.prompt
+        schemas = (json.dumps(GetVideoClipFrame().schema()),) if self.protocol.tools else ()
+        sample = Sample("", "", "", video.duration, question.text, Target(), "", question.options)
+        kind = _KINDS.get(question.ask, AnswerKind.OPTION if question.options else AnswerKind.OPEN)
+        text = render_user(texts, sample, kind, video.duration, self.protocol.max_tool_calls)
+        return (
+            Message("system", (TextPart(render_system(texts, schemas)),)),
+            Message("user", (VideoPart(scene.clip), TextPart(text))),
+        )
+
+    def _with_call(
+        self,
+        video: NanoVideo,
+        question: NanoQuestion,
+        rng: np.random.Generator,
+        opening: tuple[Message, ...],
+        thought: str,
+        window: tuple[int, int],
+    ) -> Conversation:
+        arguments = {"start_time": window[0], "end_time": window[1]}
+        call = json.dumps({"name": GetVideoClipFrame.name, "arguments": arguments})
+        span = Span(float(window[0]), min(float(window[1]), video.duration))
+        close = look(video, span, self.protocol.clip_view, rng)
+        result = render_tool_result(self.protocol.prompt, span.start, span.end, "")
+        closer, answer = _conclude(question, close)
+        return (
+            *opening,
+            self._turn(f"<think>{thought}</think><tool_call>{call}</tool_call>"),
+            Message("tool", (VideoPart(close.clip), TextPart(result))),
+            self._turn(f"<think>{closer}</think><answer>{answer}</answer>"),
+        )
+
+    def _turn(self, text: str) -> AssistantTurn:
+        ids = self.speak(text)
+        return AssistantTurn(Generation(ids, text, FinishReason.END_OF_TURN, prompt_tokens=0))
+
+
+def _where_to_look(question: NanoQuestion, wide: Scene) -> tuple[str, tuple[int, int]] | None:
+    """Return the first thought and the window to look at, or ``None`` where the wide view is enough."""
+    if question.window is not None:
+        start, end = int(question.window[0]), int(question.window[1])
+        return f" {start} to {end}", (start, end)
+    if question.ask in {Ask.MOMENT, Ask.MOMENTS, Ask.SHAPE_AND_MOMENT}:
+        brackets = wide.brackets(question.event.colour)
+        if len(brackets) == 1:
+            start, end = brackets[0]
+            return f" {question.event.colour} {start} to {end}", (start, end)
+    return None
+
+
+def _conclude(question: NanoQuestion, scene: Scene) -> tuple[str, str]:
+    """Return the last thought and the answer that ``scene`` supports."""
+    event = question.event
+    choice = question.letter or str(question.word)
+    tail = f" {choice}" if question.letter else ""
+    if question.ask in {Ask.MOMENT, Ask.MOMENTS, Ask.SHAPE_AND_MOMENT}:
+        spans = ", ".join(f"{start} to {end}" for start, end in scene.brackets(event.colour))
+        if question.ask is Ask.SHAPE_AND_MOMENT:
+            return f" {event.colour} {spans} {event.shape}{tail}", f"{choice}, {spans}"
+        return f" {event.colour} {spans}", spans
+    visible = any(event in events for events in scene.shown)
+    if question.ask is Ask.COLOUR_BETWEEN:
+        return f" {event.colour if visible else 'nothing'}{tail}", choice
+    if not visible:
+        raise NotVisibleError
+    if question.ask is Ask.COLOUR_FIRST:
+        return f" first {event.colour}{tail}", choice
+    if question.ask is Ask.COLOUR_AT_END:
+        return f" last {event.colour}{tail}", choice
+    if question.ask is Ask.SIDE:
+        return f" {event.colour} {event.side}{tail}", choice
+    if question.ask is Ask.SIZE:
+        return f" {event.colour} size {question.number}", str(question.number)
+    seen: dict[str, None] = {}
+    for events in scene.shown:
+        seen.update(dict.fromkeys(e.colour for e in sorted(events)))
+    if len(seen) != question.number:
+        raise NotVisibleError
+    return f" {' '.join(seen)} {question.number}", str(question.number)

@@ -1,0 +1,122 @@
+"""Supervised fine-tuning on conversations: loss on what the model says, pixels always in the forward pass."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+from vital_eval.engines.encode import Encoded
+
+from .collate import collate, token_losses
+
+#: Draws the conversations of one step.
+DrawBatch = Callable[[int], Sequence[Encoded]]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage of a supervised recipe.
+
+    Attributes:
+        name: for the log.
+        steps: optimiser steps.
+        rate: peak learning rate.
+        warmup: steps of linear warm-up; a cosine to a tenth of the peak follows.
+    """
+
+    name: str
+    steps: int
+    rate: float
+    warmup: int = 50
+
+
+def learning_rate(stage: Stage, step: int) -> float:
+    """Return the learning rate at a step of a stage."""
+    if step < stage.warmup:
+        return stage.rate * (step + 1) / stage.warmup
+    share = (step - stage.warmup) / max(1, stage.steps - stage.warmup)
+    return stage.rate * (0.1 + 0.45 * (1 + math.cos(math.pi * share)))
+
+
+def train_stage(
+    model: PreTrainedModel,
+    stage: Stage,
+    draw: DrawBatch,
+    pad_id: int,
+    state_file: Path,
+    report: Callable[[str], None],
+) -> None:
+    """Train one stage; an interrupted stage goes on from its last saved state.
+
+    Args:
+        model: trained in place.
+        stage: see :class:`Stage`.
+        draw: returns the conversations of a step; must depend on the step alone, so that a resumed stage sees
+            what an undisturbed one would have.
+        pad_id: token id of padding.
+        state_file: where weights and optimiser state are kept (safetensors plus a JSON line beside it).
+        report: called with one line now and then.
+    """
+    optimiser = torch.optim.AdamW(model.parameters(), lr=stage.rate, betas=(0.9, 0.98), weight_decay=0.01)
+    first = _restore(model, optimiser, state_file)
+    model.train()
+    started, recent = time.monotonic(), 0.0
+    for step in range(first, stage.steps):
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(stage, step)
+        loss = token_losses(model, collate(draw(step), pad_id)).mean()
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        recent = loss.item() if step == first else 0.95 * recent + 0.05 * loss.item()
+        if step % 25 == 24 or step + 1 == stage.steps:
+            pace = (time.monotonic() - started) / (step + 1 - first)
+            report(f"{stage.name} step {step + 1}/{stage.steps} loss {recent:.4f} ({pace:.2f} s a step)")
+        if step % 200 == 199 or step + 1 == stage.steps:
+            _save(model, optimiser, step + 1, state_file)
+
+
+def _save(model: PreTrainedModel, optimiser: torch.optim.Optimizer, step: int, path: Path) -> None:
+    from safetensors.torch import save_file
+
+    tensors = {f"model.{name}": tensor for name, tensor in _own_tensors(model).items()}
+    for index, moments in optimiser.state_dict()["state"].items():
+        for name, value in moments.items():
+            tensors[f"optimiser.{index}.{name}"] = value
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, metadata={"step": json.dumps(step)})
+    part.replace(path)
+
+
+def _restore(model: PreTrainedModel, optimiser: torch.optim.Optimizer, path: Path) -> int:
+    from safetensors import safe_open
+
+    if not path.is_file():
+        return 0
+    state = optimiser.state_dict()
+    with safe_open(path, framework="pt") as file:
+        step = int(json.loads(file.metadata()["step"]))
+        own = _own_tensors(model)
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(file.get_tensor(f"model.{name}"))
+        moments: dict[int, dict[str, torch.Tensor]] = {}
+        for key in file.keys():  # noqa: SIM118 - not a mapping
+            if key.startswith("optimiser."):
+                _, index, name = key.split(".")
+                moments.setdefault(int(index), {})[name] = file.get_tensor(key)
+    optimiser.load_state_dict({"state": moments, "param_groups": state["param_groups"]})
+    return step
+
+
+def _own_tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    # Tied weights appear once: safetensors refuses shared memory, and so would a resumed optimiser.
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}

@@ -1,0 +1,103 @@
+"""Carries out a plan in a run folder: what ``run`` and ``demo`` share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vital_eval.baseline_estimates import estimate_baselines
+from vital_eval.cli.output import EXIT_INTERRUPTED, EXIT_OWED, complain, say, table
+from vital_eval.plan import RunPlan, make_manifest
+from vital_eval.progress import Bar, Lines, Reporter, Tally
+from vital_eval.run_log import RunLog
+from vital_eval.runner import Settings, run
+from vital_eval.summary import Summary, summarise, write_summary
+
+if TYPE_CHECKING:
+    from vital_eval.engine import Engine
+    from vital_eval.statistics import Estimate
+
+
+def carry_out(plan: RunPlan, engine: Engine, out: Path, settings: Settings, label: str = "") -> int:
+    """Play what is owed, write the summary, say what came of it.
+
+    Args:
+        plan: what the run consists of.
+        engine: runs the model; it is closed at the end.
+        out: run folder, new or to be resumed.
+        settings: how the run is carried out.
+        label: the checkpoint's name in tables, the engine's own if empty.
+
+    Returns:
+        The exit status: 0 complete, 3 samples are owed, 130 interrupted.
+    """
+    manifest = make_manifest(plan, engine.info, label or engine.info.model)
+    with RunLog.open(out, manifest) as log:
+        try:
+            with _reporter() as reporter:
+                tally = asyncio.run(_play(plan, engine, log, settings, reporter))
+        except KeyboardInterrupt:
+            kept = len(log.done_keys())
+            complain(
+                f"interrupted: {kept} of {plan.episodes} episodes are finished and kept in {out}; "
+                "run the same command again to resume"
+            )
+            return EXIT_INTERRUPTED
+        summary = _summarise(plan, log)
+    say(summary_table(summary))
+    say(f"\nrun folder: {out}")
+    return _status(tally)
+
+
+async def _play(plan: RunPlan, engine: Engine, log: RunLog, settings: Settings, reporter: Reporter) -> Tally:
+    try:
+        return await run(plan, engine, log, settings, reporter)
+    finally:
+        await engine.close()
+
+
+@contextlib.contextmanager
+def _reporter() -> Iterator[Reporter]:
+    if sys.stderr.isatty():
+        with Bar() as bar:
+            yield bar
+    else:
+        yield Lines()
+
+
+def _summarise(plan: RunPlan, log: RunLog) -> Summary:
+    tasks = ((task_plan.data.task, task_plan.data.samples) for task_plan in plan.tasks)
+    summary = summarise(log.manifest, log.records, estimate_baselines(tasks))
+    write_summary(log.folder, summary)
+    return summary
+
+
+def summary_table(summary: Summary) -> str:
+    """Lay out the figures of one run for a terminal."""
+    rows = []
+    for cell in summary.cells:
+        headline = cell.headline
+        odd = ", ".join(f"{name} {count}" for name, count in cell.outcomes.items() if count and name != "answered")
+        tools = cell.tools.verdict if cell.tools else ""
+        rows.append((cell.task, cell.mode.value, cell.primary, _score(headline), str(cell.n), odd, tools))
+    return table(("task", "mode", "metric", "score [95 %]", "n", "not answered", "tools"), rows)
+
+
+def _score(estimate: Estimate) -> str:
+    if estimate.value is None:
+        return "-"
+    if estimate.low is None or estimate.high is None:
+        return f"{100 * estimate.value:.1f}"
+    return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+
+
+def _status(tally: Tally) -> int:
+    if not tally.owed:
+        return 0
+    kinds = ", ".join(f"{count} {kind}" for kind, count in tally.infra.most_common())
+    complain(f"{tally.owed} of {tally.total} episodes are owed: {kinds}; mend the cause and run the same command again")
+    return EXIT_OWED

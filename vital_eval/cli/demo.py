@@ -1,0 +1,73 @@
+"""``vital-eval demo``: a small world, a small model, a real leaderboard."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from vital_eval.cli.output import say
+from vital_eval.errors import CheckpointError
+
+#: Enough for every task to score something, few enough for minutes on two cores.
+PER_TASK = 8
+SEED = 7
+BATCH_SIZE = 16
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="where all goes (default: runs/demo)"
+    )
+    parser.add_argument("--per-task", type=int, default=PER_TASK, metavar="N", help=f"videos per task ({PER_TASK})")
+    parser.add_argument("--seed", type=int, default=SEED, help=f"seed of the world ({SEED})")
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Write the world, run all tasks in all modes, build the board."""
+    from vital_eval.cli.board import make_board
+    from vital_eval.cli.carry_out import carry_out
+    from vital_eval.data_root import read_task
+    from vital_eval.plan import TaskPlan, make_plan
+    from vital_eval.presets import preset
+    from vital_eval.protocol import Mode
+    from vital_eval.registry import Registries
+    from vital_eval.runner import Settings
+
+    started = time.monotonic()
+    registries = Registries()
+    world = _world(args.out, args.seed, max(1, args.per_task))
+    tasks = [read_task(registries.tasks.load(name)(), world) for name in registries.tasks.names()]
+    plan = make_plan(
+        tuple(TaskPlan(data, tuple(preset("nano", mode, data.task.name) for mode in Mode)) for data in tasks),
+        registries,
+    )
+    say(f"loading the packaged checkpoint for {plan.episodes} episodes of {len(tasks)} tasks")
+    with as_file(files("vital_eval.nano") / "checkpoint") as checkpoint:
+        if not (checkpoint / "config.json").is_file():
+            raise CheckpointError(f"the packaged checkpoint {checkpoint} is missing", "reinstall vital-eval")
+        engine = registries.engines.load("hf")(checkpoint, "auto", "auto", BATCH_SIZE)
+        status = carry_out(plan, engine, args.out / "run", Settings(concurrency=2 * BATCH_SIZE), "vital-nano")
+    if status:
+        return status
+    say()
+    make_board((args.out / "run",), args.out / "board")
+    say(f"done in {time.monotonic() - started:.0f} s; open {args.out / 'board'}")
+    return 0
+
+
+def _world(out: Path, seed: int, per_task: int) -> Path:
+    """Write the world once; a marker, written last, says that it is whole and what it was made from."""
+    from vital_eval.atomic import write_atomically
+    from vital_eval.nano.write import write_world
+
+    root = out / f"world-{seed}-{per_task}"
+    marker = root / "complete"
+    if not marker.is_file():
+        say(f"writing a small world of videos and questions into {root}")
+        root.mkdir(parents=True, exist_ok=True)
+        write_world(root, seed, per_task)
+        write_atomically(marker, "")
+    return root

@@ -1,0 +1,84 @@
+"""The command line: finds the command, loads only what it needs, and turns errors into one line."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Protocol, cast
+
+from vital_eval import __version__
+from vital_eval.cli.output import EXIT_ERROR, EXIT_INTERRUPTED, complain
+from vital_eval.errors import VitalError
+
+#: Command to its module below ``vital_eval.cli`` and its help. Only the chosen command's module is imported.
+COMMANDS = {
+    "demo": ("demo", "see it work: a small world, a small model, a real leaderboard, in minutes on a laptop"),
+    "tasks": ("tasks", "list the benchmarks"),
+    "doctor": ("doctor", "check this machine: packages, devices, decoders, engines, data"),
+    "prepare": ("prepare", "check a benchmark's annotation files against its videos"),
+    "run": ("run", "evaluate a checkpoint; the same command again resumes"),
+    "rescore": ("rescore", "score a finished run again with today's parsers and scorers, without a model"),
+    "board": ("board", "build a leaderboard from runs"),
+}
+
+
+class Command(Protocol):
+    """What a command's module offers."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the command's arguments."""
+        ...
+
+    def execute(self, args: argparse.Namespace) -> int:
+        """Do the work and return the exit status."""
+        ...
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status.
+
+    0: done. 1: an error, one line on standard error. 2: wrong arguments. 3: the run ended, but samples are owed.
+    130: interrupted.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser, commands = _parser(arguments)
+    args = parser.parse_args(arguments)
+    try:
+        return commands[args.command].execute(args)
+    except (VitalError, OSError) as error:
+        if args.debug:
+            raise
+        complain(f"error: {_one_line(error)}")
+        return EXIT_ERROR
+    except KeyboardInterrupt:
+        complain("interrupted")
+        return EXIT_INTERRUPTED
+
+
+def _parser(arguments: Sequence[str]) -> tuple[argparse.ArgumentParser, dict[str, Command]]:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show where an error comes from")
+    parser = argparse.ArgumentParser(
+        prog="vital-eval",
+        description="Does thinking with videos beat text-only chain of thought? Evaluation with evidence.",
+    )
+    parser.add_argument("--version", action="version", version=f"vital-eval {__version__}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands: dict[str, Command] = {}
+    for name, (module, text) in COMMANDS.items():
+        subparser = subparsers.add_parser(
+            name, help=text, description=text[0].upper() + text[1:] + ".", parents=[common]
+        )
+        if name in arguments:
+            commands[name] = cast(Command, importlib.import_module(f"vital_eval.cli.{module}"))
+            commands[name].add_arguments(subparser)
+    return parser, commands
+
+
+def _one_line(error: VitalError | OSError) -> str:
+    if isinstance(error, OSError):
+        place = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror or error}{place}"
+    return str(error)

@@ -1,0 +1,47 @@
+"""How commands talk: results on standard output, trouble on standard error, never a raw control character."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+
+EXIT_ERROR = 1
+#: The run ended, but samples are owed.
+EXIT_OWED = 3
+EXIT_INTERRUPTED = 130
+
+
+def say(text: str = "") -> None:
+    """Write a line, or several, to standard output."""
+    sys.stdout.write(printable(text) + "\n")
+
+
+def complain(text: str) -> None:
+    """Write one line to standard error."""
+    sys.stderr.write(" ".join(printable(text).split()) + "\n")
+
+
+def printable(text: str) -> str:
+    """Return the text with control characters, which could drive a terminal, written as escapes."""
+    return "".join(
+        character if character.isprintable() or character in "\n\t" else ascii(character)[1:-1] for character in text
+    )
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Lay out a plain table; columns that hold only numbers are right-aligned."""
+    lines = [list(head), *(list(row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    numeric = [len(lines) > 1 and all(_is_number(line[column]) for line in lines[1:]) for column in range(len(head))]
+    laid = [
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(line, widths, numeric, strict=True)
+        ).rstrip()
+        for line in lines
+    ]
+    return "\n".join(laid)
+
+
+def _is_number(text: str) -> bool:
+    return text in ("", "-") or text.replace(".", "", 1).replace("-", "", 1).isdigit()

@@ -1,0 +1,45 @@
+"""``vital-eval rescore``: today's parsers and scorers over yesterday's answers."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from vital_eval.cli.output import say
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("run", type=Path, metavar="RUN", help="run folder; it is only read")
+    parser.add_argument("--data-root", type=Path, required=True, metavar="DIR", help="the run's annotation files")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="new run folder (default: RUN-rescored)")
+    parser.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE.py", help="load more tasks")
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Read, grade again, write a new run folder, say what changed."""
+    from vital_eval.baseline_estimates import estimate_baselines
+    from vital_eval.cli.carry_out import summary_table
+    from vital_eval.data_root import read_task
+    from vital_eval.registry import Registries
+    from vital_eval.rescore import rescore, write_rescored
+    from vital_eval.run_log import read_run
+
+    registries = Registries(tuple(args.plugin))
+    manifest, records = read_run(args.run)
+    names = dict.fromkeys(entry.task for entry in manifest.entries)
+    tasks = {name: read_task(registries.tasks.load(name)(), args.data_root) for name in names}
+    result = rescore(manifest, records, tasks)
+    out = args.out or args.run.with_name(args.run.resolve().name + "-rescored")
+    asked = {entry.task: {identity for identity, _ in entry.samples} for entry in manifest.entries}
+    baselines = estimate_baselines(
+        (data.task, tuple(sample for sample in data.samples if sample.id in asked[name]))
+        for name, data in tasks.items()
+    )
+    summary = write_rescored(out, result, baselines)
+    say(summary_table(summary))
+    say(f"\n{len(result.changed)} of {len(result.records)} records changed")
+    for task, protocol, sample, _ in result.changed[:20]:
+        say(f"  {task} {sample} under {protocol}")
+    say(f"run folder: {out}")
+    return 0

@@ -1,0 +1,150 @@
+"""``vital-eval run``: evaluate a checkpoint, or resume."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from typing import TYPE_CHECKING
+
+from vital_eval.cli.output import say, table
+from vital_eval.cli.run_options import (
+    add_run_arguments,
+    merge_config,
+    parse_modes,
+    read_protocol,
+    run_defaults,
+    split_names,
+)
+from vital_eval.errors import VitalError
+
+if TYPE_CHECKING:
+    from vital_eval.conversation import Conversation
+    from vital_eval.plan import RunPlan
+    from vital_eval.registry import Registries
+
+#: Frame sizes shown by ``--show`` are not those of a model (none is loaded), frame times are.
+_ANY_FACTOR = 32
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    add_run_arguments(parser)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Plan, then show or carry out."""
+    from vital_eval.registry import Registries
+
+    options = merge_config(args, run_defaults())
+    registries = Registries(tuple(options.plugin))
+    registries.engines.require(options.engine)
+    plan = plan_run(options, registries)
+    if options.dry_run:
+        _print_plan(plan)
+        return 0
+    if options.show:
+        asyncio.run(_show(plan, options.show))
+        return 0
+    if options.checkpoint is None:
+        raise VitalError("--checkpoint is missing", "give the folder of a checkpoint")
+    # The model comes last: every cheap mistake has been found by now.
+    from vital_eval.cli.carry_out import carry_out
+    from vital_eval.runner import Settings
+
+    factory = registries.engines.load(options.engine)
+    engine = factory(options.checkpoint, options.device, options.dtype, options.batch_size)
+    settings = Settings(
+        concurrency=options.concurrency or 2 * options.batch_size,
+        decode_workers=options.decode_workers,
+        plugins=tuple(options.plugin),
+    )
+    return carry_out(plan, engine, options.out, settings, options.label)
+
+
+def plan_run(options: argparse.Namespace, registries: Registries) -> RunPlan:
+    """Read the tasks and build the plan that the options describe.
+
+    Raises:
+        VitalError: if anything the options name does not exist or does not fit.
+    """
+    from vital_eval.data_root import TaskData, parse_shard, read_task, select
+    from vital_eval.plan import TaskPlan, make_plan
+    from vital_eval.presets import preset
+
+    names = registries.tasks.names() if options.tasks == "all" else split_names(options.tasks, "task")
+    for name in names:
+        registries.tasks.require(name)
+    protocols = tuple(read_protocol(path) for path in options.protocol)
+    modes = parse_modes(options.modes)
+    shard = parse_shard(options.shard) if options.shard else None
+    plans = []
+    for name in names:
+        recipes = protocols or tuple(preset(options.preset or "vital", mode, name) for mode in modes)
+        data = read_task(registries.tasks.load(name)(), options.data_root)
+        chosen = select(data.samples, options.limit, shard)
+        plans.append(TaskPlan(TaskData(data.task, data.folder, data.data_hash, chosen), recipes))
+    return make_plan(tuple(plans), registries, attempts=options.attempts, limit=options.limit, shard=shard)
+
+
+def _print_plan(plan: RunPlan) -> None:
+    rows = [
+        (
+            task_plan.data.task.name,
+            protocol.mode.value,
+            protocol.name,
+            protocol.hash,
+            str(len(task_plan.data.samples)),
+            str(len({sample.video for sample in task_plan.data.samples})),
+        )
+        for task_plan in plan.tasks
+        for protocol in task_plan.protocols
+    ]
+    say(table(("task", "mode", "protocol", "hash", "samples", "videos"), rows))
+    say(f"\n{plan.episodes} episodes" + (f", {plan.attempts} attempts each" if plan.attempts > 1 else ""))
+    protocols = {protocol.hash: protocol for task_plan in plan.tasks for protocol in task_plan.protocols}
+    if len(protocols) == 1:
+        (protocol,) = protocols.values()
+        say("\n" + json.dumps(protocol.to_json(), indent=2))
+
+
+async def _show(plan: RunPlan, count: int) -> None:
+    """Print what the model would be told and shown, word for word and frame for frame."""
+    from vital_eval.episode import opening
+    from vital_eval.errors import MediaError
+    from vital_eval.footage import Videos
+    from vital_eval.runner import Settings
+
+    for task_plan in plan.tasks:
+        shown = {sample.id for sample in task_plan.data.samples[:count]}
+        for _, attempt in plan.jobs(task_plan):
+            sample, protocol = attempt.sample, attempt.protocol
+            if sample.id not in shown or attempt.number:
+                continue
+            say(f"=== {sample.task} {sample.id}, {protocol.mode}, {protocol.name} {protocol.hash}, {sample.video}")
+            seconds = Settings().decode_seconds
+            async with Videos(task_plan.data.videos, protocol.decoder, 1, seconds, _ANY_FACTOR) as videos:
+                try:
+                    footage = await videos.open(sample.video)
+                    clip = await footage.read(None, protocol.view)
+                except MediaError as error:
+                    say(f"the video cannot be read: {error}\n")
+                    continue
+            duration = footage.duration if sample.duration is None else sample.duration
+            say(_transcript(opening(attempt, clip, duration)) + "\n")
+
+
+def _transcript(conversation: Conversation) -> str:
+    from vital_eval.conversation import Message, TextPart
+
+    lines = []
+    for message in conversation:
+        if isinstance(message, Message):
+            lines.append(f"--- {message.role}")
+            for part in message.parts:
+                if isinstance(part, TextPart):
+                    lines.append(part.text)
+                else:
+                    times = " ".join(f"{time:.3f}" for time in part.clip.timestamps)
+                    lines.append(f"[{part.clip.count} frames at {times}]")
+    return "\n".join(lines)

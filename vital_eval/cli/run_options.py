@@ -1,0 +1,194 @@
+"""The options of ``vital-eval run``, from flags and from a ``run.toml`` with the same keys."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from vital_eval.data_root import parse_shard
+from vital_eval.errors import ProtocolError, VitalError
+from vital_eval.protocol import Mode, Protocol, protocol_from_json
+from vital_eval.registry import suggest
+
+_REQUIRED = ("data_root", "out")
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``run``."""
+    add = parser.add_argument
+    add("--config", type=Path, metavar="run.toml", help="read options from a file; flags win")
+    add("--checkpoint", type=Path, metavar="DIR", help="local checkpoint folder (safetensors)")
+    add("--data-root", type=Path, metavar="DIR", help="folder with one folder per task")
+    add("--tasks", default="all", metavar="A,B", help="tasks by name, or all (default)")
+    add("--modes", metavar="M,M", help="of direct, cot, tool (default: all three)")
+    add("--preset", metavar="NAME", help="ready-made protocols: vital (default) or nano")
+    add(
+        "--protocol",
+        type=Path,
+        action="append",
+        metavar="FILE",
+        help="protocol file (.json or .toml) instead of a preset",
+    )
+    add("--out", type=Path, metavar="DIR", help="run folder, new or to be resumed")
+    add("--label", default="", metavar="TEXT", help="name of the checkpoint in tables")
+    add("--limit", type=_positive, metavar="K", help="K samples per task, always the same ones; the run is marked")
+    add("--shard", type=_shard, metavar="I/N", help="one of N parts of every task")
+    add("--attempts", type=_positive, default=1, metavar="K", help="answers per sample; needs a temperature above 0")
+    add("--engine", default="hf", metavar="NAME", help="engine by name (default: hf)")
+    add("--device", default="auto", help="torch device (default: auto)")
+    add("--dtype", default="auto", help="of the weights: auto (default), bfloat16, float16, float32")
+    add("--batch-size", type=_positive, default=8, metavar="N", help="turns the engine writes together (default: 8)")
+    add("--concurrency", type=_positive, metavar="N", help="episodes under way (default: twice the batch size)")
+    add("--decode-workers", type=_positive, default=2, metavar="N", help="decoding processes (default: 2)")
+    add("--plugin", type=Path, action="append", metavar="FILE.py", help="load more tasks, engines, tools, decoders")
+    add("--dry-run", action="store_true", help="print what would run; loads no model and decodes no video")
+    add(
+        "--show",
+        type=_positive,
+        metavar="N",
+        help="print prompt and frame times of N samples per task and mode, then stop",
+    )
+
+
+def merge_config(args: argparse.Namespace, parser_defaults: dict[str, Any]) -> argparse.Namespace:
+    """Fill options that no flag set from the file given with ``--config``, and check what is required.
+
+    Args:
+        args: what argparse read.
+        parser_defaults: the defaults of :func:`add_run_arguments`; an option that differs was set by a flag.
+
+    Raises:
+        VitalError: if the file is missing or not TOML, names an unknown option, or gives a wrong type; or if a
+            required option is set nowhere.
+    """
+    merged = argparse.Namespace(**vars(args))
+    if args.config is not None:
+        for key, value in _read_config(args.config, parser_defaults).items():
+            if getattr(args, key) == parser_defaults[key]:
+                setattr(merged, key, value)
+    merged.protocol = merged.protocol or []
+    merged.plugin = merged.plugin or []
+    for key in _REQUIRED:
+        if getattr(merged, key) is None and not (key == "out" and (merged.dry_run or merged.show)):
+            flag = "--" + key.replace("_", "-")
+            raise VitalError(f"{flag} is missing", f"give {flag}, or {key.replace('_', '-')} in the file of --config")
+    if merged.protocol and (merged.preset or merged.modes):
+        raise VitalError("--protocol together with --preset or --modes", "a protocol file says it all; drop the others")
+    return merged
+
+
+def run_defaults() -> dict[str, Any]:
+    """Return every option of ``run`` with its default."""
+    parser = argparse.ArgumentParser()
+    add_run_arguments(parser)
+    return vars(parser.parse_args([]))
+
+
+def parse_modes(text: str | None) -> tuple[Mode, ...]:
+    """Read a comma-separated list of modes; all three if there is none.
+
+    Raises:
+        VitalError: if a mode does not exist or is named twice.
+    """
+    if text is None:
+        return tuple(Mode)
+    names = split_names(text, "mode")
+    known = [mode.value for mode in Mode]
+    for name in names:
+        if name not in known:
+            raise VitalError(f"unknown mode {name!r}", suggest(name, known))
+    return tuple(Mode(name) for name in names)
+
+
+def split_names(text: str, what: str) -> tuple[str, ...]:
+    """Read a comma-separated list of names.
+
+    Raises:
+        VitalError: if it is empty or names something twice.
+    """
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise VitalError(f"no {what} given")
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise VitalError(f"{what} {twice[0]!r} is named twice", "name it once")
+    return names
+
+
+def read_protocol(path: Path) -> Protocol:
+    """Read a protocol file, JSON or TOML.
+
+    Raises:
+        ProtocolError: if it cannot be read or is not a protocol.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except OSError as error:
+        raise ProtocolError(f"cannot read {path}: {error.strerror}", "check the path given with --protocol") from error
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"{path} is not {path.suffix.lstrip('.') or 'json'}: {error}", "mend the file") from error
+    if not isinstance(data, dict):
+        raise ProtocolError(f"{path} does not hold one protocol", "write one object with the protocol's fields")
+    return protocol_from_json(data)
+
+
+def _read_config(path: Path, defaults: dict[str, Any]) -> dict[str, Any]:
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise VitalError(f"cannot read {path}: {error.strerror}", "check the path given with --config") from error
+    except ValueError as error:
+        raise VitalError(f"{path} is not TOML: {error}", "mend the file") from error
+    parser = argparse.ArgumentParser()
+    add_run_arguments(parser)
+    actions = {action.dest: action for action in parser._actions}
+    known = {key.replace("_", "-") for key in defaults} - {"config"}
+    return {
+        _dest(path, key, known): _value(path, key, value, actions[_dest(path, key, known)])
+        for key, value in data.items()
+    }
+
+
+def _dest(path: Path, key: str, known: set[str]) -> str:
+    name = key.replace("_", "-")
+    if name not in known:
+        raise VitalError(f"{path}: unknown option {key!r}", suggest(name, known))
+    return name.replace("-", "_")
+
+
+def _value(path: Path, key: str, value: Any, action: argparse.Action) -> Any:
+    """Read one value as the flag of the same name would."""
+    if action.nargs == 0:
+        if not isinstance(value, bool):
+            raise VitalError(f"{path}: {key} must be true or false, not {value!r}")
+        return value
+    values = value if isinstance(value, list) else [value]
+    if any(isinstance(item, bool) or not isinstance(item, str | int) for item in values):
+        raise VitalError(
+            f"{path}: {key} cannot be {value!r}", f"write it as the flag --{key.replace('_', '-')} takes it"
+        )
+    if isinstance(action, argparse._AppendAction):
+        return [Path(str(item)) for item in values]
+    text = ",".join(str(item) for item in values)
+    try:
+        return action.type(text) if callable(action.type) else text
+    except (ValueError, argparse.ArgumentTypeError) as error:
+        raise VitalError(f"{path}: {key} cannot be {value!r}: {error}") from error
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def _shard(text: str) -> str:
+    try:
+        return str(parse_shard(text))
+    except VitalError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

@@ -1,0 +1,1 @@
+"""What runs a model: Hugging Face in process, or a script for tests."""

@@ -1,0 +1,169 @@
+"""Conversation to model inputs, one function for evaluation and training.
+
+The chat template is the checkpoint's own. Turns the model wrote enter as the ids it sampled: the template is
+rendered with a placeholder in their place and only what lies between is tokenised, so the prompt of turn k is the
+prompt of turn k - 1, then its ids, then the new text. Earlier text is never rendered or tokenised again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vital_eval.conversation import AssistantTurn, Conversation, Message, TextPart, clips_of
+from vital_eval.engines.checkpoint import Checkpoint
+from vital_eval.engines.pixels import patch_times, patchify, seconds_per_patch
+from vital_eval.engines.positions import VisionBlock, mrope_positions
+from vital_eval.errors import EngineError
+
+_VIDEO = "<|vision_start|><|video_pad|><|vision_end|>"
+_PLACEHOLDER = "\u2402assistant-turn\u2403"
+
+
+class Tokenizer(Protocol):
+    """The part of a transformers tokenizer that encoding needs."""
+
+    def apply_chat_template(self, conversation: list[dict[str, Any]], **kwargs: Any) -> Any:
+        """Render the chat template."""
+
+    def __call__(self, text: str, **kwargs: Any) -> Any:
+        """Tokenise."""
+
+    def convert_tokens_to_ids(self, tokens: str) -> Any:
+        """Look a token up."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoded:
+    """Model inputs of one conversation.
+
+    Attributes:
+        ids: token ids, visual pads expanded, shape (length,).
+        positions: M-RoPE positions, shape (4, length).
+        patches: float32, shape (all patches, patch values), the clips one after another.
+        grids: (t, h, w) in patches, one per clip.
+        is_visual: shape (length,), whether each id is a video pad.
+        is_sampled: shape (length,), whether each id was written by the model.
+    """
+
+    ids: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    patches: NDArray[np.float32]
+    grids: tuple[tuple[int, int, int], ...]
+    is_visual: NDArray[np.bool_]
+    is_sampled: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """Encodes conversations for one checkpoint.
+
+    Attributes:
+        checkpoint: the checkpoint's settings.
+        tokenizer: its tokenizer.
+        video_id: id of the video pad.
+        end_id: id that ends a turn.
+        template: extra variables for the chat template, for checkpoints that need some.
+    """
+
+    checkpoint: Checkpoint
+    tokenizer: Tokenizer
+    video_id: int
+    end_id: int
+    template: Mapping[str, str]
+
+    def encode(self, conversation: Conversation, *, open_turn: bool = True) -> Encoded:
+        """Encode a conversation.
+
+        Args:
+            conversation: what was said so far.
+            open_turn: end with the opening of the next assistant turn (for generation). Training passes
+                ``False`` and a conversation that ends with an assistant turn.
+
+        Raises:
+            EngineError: if the template drops a video or a text holds control tokens.
+        """
+        expansions = [self._expand(clip) for clip in clips_of(conversation)]
+        texts = iter([text for text, _, _, _ in expansions])
+        ids: list[int] = []
+        sampled: list[bool] = []
+        for index, entry in enumerate(conversation):
+            if isinstance(entry, AssistantTurn):
+                new = list(entry.generation.token_ids)
+                ids += new
+                sampled += [True] * len(new)
+                if index + 1 == len(conversation) and not open_turn:
+                    break
+            elif index == 0 or isinstance(conversation[index - 1], AssistantTurn):
+                piece = self._tokenise(self._piece(conversation, index), texts)
+                # The template closes the turn; a model that closed it itself must not close it twice.
+                if ids and piece and ids[-1] == self.end_id == piece[0]:
+                    piece = piece[1:]
+                ids += piece
+                sampled += [False] * len(piece)
+        array = np.asarray(ids, dtype=np.int64)
+        is_sampled = np.asarray(sampled, dtype=np.bool_)
+        # A sampled pad is text that a model wrote (engines ban it); only pads we placed carry pixels.
+        is_visual = (array == self.video_id) & ~is_sampled
+        blocks = [block for _, _, _, clip_blocks in expansions for block in clip_blocks]
+        try:
+            positions = mrope_positions(is_visual, blocks)
+        except ValueError as error:
+            raise EngineError(f"cannot place the videos in the prompt: {error}", "check the chat template") from error
+        width = 3 * self.checkpoint.pixels.temporal * self.checkpoint.pixels.patch**2
+        patches = [patch for _, patch, _, _ in expansions] or [np.empty((0, width), dtype=np.float32)]
+        grids = tuple(grid for _, _, grid, _ in expansions)
+        return Encoded(array, positions, np.concatenate(patches), grids, is_visual, is_sampled)
+
+    def _piece(self, conversation: Conversation, index: int) -> str:
+        """Render the text from the message at ``index`` to the next assistant turn."""
+        end = index
+        while end < len(conversation) and not isinstance(conversation[end], AssistantTurn):
+            end += 1
+        messages = [_to_template(entry) for entry in conversation[:end]]
+        rendered = self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, **self.template
+        )
+        text = str(rendered).rpartition(_PLACEHOLDER)[2] if index else str(rendered)
+        wanted = sum(len(entry.parts) for entry in conversation[index:end] if isinstance(entry, Message))
+        wanted -= sum(
+            isinstance(part, TextPart) for entry in conversation[index:end] if isinstance(entry, Message) for part in entry.parts
+        )
+        if text.count(_VIDEO) != wanted or text.count("<|video_pad|>") != wanted:
+            raise EngineError(
+                f"the prompt holds {text.count('<|video_pad|>')} video marks for {wanted} videos",
+                "a text contains control tokens, or the chat template drops videos",
+            )
+        return text
+
+    def _tokenise(self, text: str, expansions: Any) -> list[int]:
+        expanded = re.sub(re.escape(_VIDEO), lambda _: next(expansions), text)
+        return list(self.tokenizer(expanded, add_special_tokens=False)["input_ids"])
+
+    def _expand(self, clip: Any) -> tuple[str, NDArray[np.float32], tuple[int, int, int], list[VisionBlock]]:
+        settings = self.checkpoint.pixels
+        patches, (t, h, w) = patchify(clip, settings)
+        rows, columns = h // settings.merge, w // settings.merge
+        pads = "<|video_pad|>" * (rows * columns)
+        if self.checkpoint.model_type == "qwen3_vl":
+            # The form the checkpoints were trained on (transformers 4.57): every temporal patch is a block of its
+            # own behind its time. Newer processors keep an outer pair of vision marks; logits differ by 0.6.
+            times = patch_times(clip, settings.temporal)
+            text = "".join(f"<{time:.1f} seconds><|vision_start|>{pads}<|vision_end|>" for time in times)
+            return text, patches, (t, h, w), [VisionBlock((1, rows, columns), 1.0)] * t
+        rate = float(self.checkpoint.config["vision_config"].get("tokens_per_second", 2))
+        step = seconds_per_patch(clip, settings.temporal) * rate
+        text = f"<|vision_start|>{pads * t}<|vision_end|>"
+        return text, patches, (t, h, w), [VisionBlock((t, rows, columns), step)]
+
+
+def _to_template(entry: Message | AssistantTurn) -> dict[str, Any]:
+    if isinstance(entry, AssistantTurn):
+        return {"role": "assistant", "content": [{"type": "text", "text": _PLACEHOLDER}]}
+    parts = [{"type": "text", "text": p.text} if isinstance(p, TextPart) else {"type": "video"} for p in entry.parts]
+    return {"role": entry.role, "content": parts}

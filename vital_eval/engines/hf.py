@@ -1,0 +1,273 @@
+"""Hugging Face transformers in process: Qwen2.5-VL and Qwen3-VL checkpoints on CPU or GPU.
+
+Pixels, grids, times and M-RoPE positions are prepared here and passed explicitly (see ``docs/engines.md`` for the
+silent errors that this avoids). Requests that arrive together run as one batch; episodes progress independently.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import importlib.metadata
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+import transformers
+
+from vital_eval.engine import (
+    ContextOverflowError,
+    EngineInfo,
+    FinishReason,
+    FrameGeometry,
+    Generation,
+    GenerationRequest,
+)
+from vital_eval.engines.batch_decode import Row, Vocabulary, decode_batch
+from vital_eval.engines.checkpoint import Checkpoint, open_checkpoint
+from vital_eval.engines.encode import Encoded, Encoder
+from vital_eval.engines.prefix_cache import PrefixCache
+from vital_eval.errors import CheckpointError, EngineError
+
+_MODEL_CLASSES = {
+    "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
+    "qwen3_vl": "Qwen3VLForConditionalGeneration",
+}
+_BANNED_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
+#: How long a batch waits for company after its last arrival, in seconds.
+_GATHER_SECONDS = 0.004
+
+
+def load_engine(
+    checkpoint: Path,
+    device: str = "auto",
+    dtype: str = "auto",
+    batch_size: int = 16,
+    cache_bytes: int = 2 << 30,
+) -> HFEngine:
+    """Load a checkpoint folder.
+
+    Args:
+        checkpoint: folder with config, safetensors, tokenizer and processor settings.
+        device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+        dtype: ``auto`` (bfloat16 on a GPU, float32 on a CPU) or a torch dtype's name.
+        batch_size: most conversations in one batch.
+        cache_bytes: memory for keys and values of unfinished episodes; 0 computes every turn in full.
+
+    Raises:
+        CheckpointError: see :func:`vital_eval.engines.checkpoint.open_checkpoint`.
+    """
+    opened = open_checkpoint(checkpoint)
+    place = _device(device)
+    number_type = _dtype(dtype, place)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(opened.folder, trust_remote_code=False)
+        model_class = getattr(transformers, _MODEL_CLASSES[opened.model_type])
+        model = model_class.from_pretrained(
+            opened.folder, dtype=number_type, use_safetensors=True, trust_remote_code=False, local_files_only=True
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"cannot load {opened.folder}: {line}", "the checkpoint may be incomplete or damaged") from error
+    return HFEngine(opened, model.to(place).eval(), tokenizer, batch_size, cache_bytes)
+
+
+class HFEngine:
+    """An :class:`~vital_eval.engine.Engine` over a loaded model.
+
+    Args:
+        checkpoint: what was loaded.
+        model: in evaluation mode, on its device.
+        tokenizer: the checkpoint's.
+        batch_size: most conversations in one batch.
+        cache_bytes: see :func:`load_engine`.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        model: transformers.PreTrainedModel,
+        tokenizer: transformers.PreTrainedTokenizerBase,
+        batch_size: int,
+        cache_bytes: int,
+    ) -> None:
+        if not tokenizer.chat_template:
+            raise CheckpointError(f"{checkpoint.folder} has no chat template", "save it as chat_template.jinja")
+        known = tokenizer.get_vocab()
+        missing = [token for token in ("<|video_pad|>", "<|vision_start|>") if token not in known]
+        if missing:
+            raise CheckpointError(f"the tokenizer of {checkpoint.folder} lacks {missing}", "use the family's own tokenizer")
+        self._model = model
+        self._tokenizer = tokenizer
+        self._batch_size = batch_size
+        self._prefixes = PrefixCache(cache_bytes)
+        self._limit = int(model.config.get_text_config().max_position_embeddings)
+        self._encoder = Encoder(checkpoint, tokenizer, known["<|video_pad|>"], tokenizer.eos_token_id, {})
+        ends = {tokenizer.eos_token_id, *_as_list(model.generation_config.eos_token_id)}
+        self._vocabulary = Vocabulary(
+            frozenset(ends - {None}),
+            tuple(known[token] for token in _BANNED_TOKENS if token in known),
+            tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
+            self._decode,
+        )
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hf-engine")
+        self._waiting: list[tuple[GenerationRequest, float, asyncio.Future[Generation]]] = []
+        self._arrived = asyncio.Event()
+        self._loop_task: asyncio.Task[None] | None = None
+        pixels = checkpoint.pixels
+        self._info = EngineInfo(
+            name="hf",
+            model=checkpoint.folder.resolve().name,
+            fingerprint=checkpoint.fingerprint,
+            geometry=FrameGeometry(pixels.patch * pixels.merge, pixels.temporal),
+            details=MappingProxyType(
+                {
+                    "torch": torch.__version__,
+                    "transformers": importlib.metadata.version("transformers"),
+                    "device": model.device.type,
+                    "dtype": str(model.dtype).removeprefix("torch."),
+                    "attention": str(model.config._attn_implementation),
+                    "video_text": "one block a temporal patch behind its time"
+                    if checkpoint.model_type == "qwen3_vl"
+                    else "one block a video",
+                }
+            ),
+        )
+
+    @property
+    def info(self) -> EngineInfo:
+        """Return who answers."""
+        return self._info
+
+    async def generate(self, request: GenerationRequest) -> Generation:
+        """Write one turn; see :class:`~vital_eval.engine.Engine`."""
+        if self._loop_task is None or self._loop_task.done():
+            self._loop_task = asyncio.get_running_loop().create_task(self._serve())
+        future: asyncio.Future[Generation] = asyncio.get_running_loop().create_future()
+        self._waiting.append((request, time.monotonic(), future))
+        self._arrived.set()
+        return await future
+
+    def release(self, episode: str) -> None:
+        """Forget the keys and values of a finished episode."""
+        self._prefixes.drop(episode)
+
+    async def close(self) -> None:
+        """Stop serving and free the thread."""
+        if self._loop_task is not None:
+            self._loop_task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._loop_task
+        self._worker.shutdown(wait=True)
+
+    async def _serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._arrived.wait()
+            seen = -1
+            while seen != len(self._waiting) < self._batch_size:
+                seen = len(self._waiting)
+                await asyncio.sleep(_GATHER_SECONDS)
+            batch, self._waiting = self._waiting[: self._batch_size], self._waiting[self._batch_size :]
+            if not self._waiting:
+                self._arrived.clear()
+            batch = [entry for entry in batch if not entry[2].done()]
+            if not batch:
+                continue
+            results = await loop.run_in_executor(self._worker, self._run, [entry[0] for entry in batch])
+            for (_, asked, future), result in zip(batch, results, strict=True):
+                if future.done():
+                    continue
+                if isinstance(result, Exception):
+                    future.set_exception(result)
+                else:
+                    future.set_result(dataclasses.replace(result, seconds=time.monotonic() - asked))
+
+    def _run(self, requests: Sequence[GenerationRequest]) -> list[Generation | Exception]:
+        """Run one batch in the worker thread; a request that cannot run fails alone."""
+        results: list[Generation | Exception | None] = [None] * len(requests)
+        rows: list[tuple[int, Row]] = []
+        for index, request in enumerate(requests):
+            try:
+                rows.append((index, self._prepare(request)))
+            except (EngineError, ContextOverflowError) as error:
+                results[index] = error
+            except ValueError as error:
+                results[index] = EngineError(f"cannot encode the conversation: {error}")
+        if rows:
+            try:
+                decode_batch(self._model, [row for _, row in rows], self._vocabulary)
+            except RuntimeError as error:
+                # Out of memory and kernel faults: these samples are owed again, the run goes on.
+                line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                for index, _ in rows:
+                    results[index] = EngineError(f"the model failed on a batch of {len(rows)}: {line}")
+                rows = []
+        for index, row in rows:
+            results[index] = self._finish(requests[index], row)
+        return [result for result in results if result is not None]
+
+    def _prepare(self, request: GenerationRequest) -> Row:
+        encoded = self._encoder.encode(request.conversation)
+        if len(encoded.ids) >= self._limit:
+            raise ContextOverflowError(f"{len(encoded.ids)} tokens do not fit into {self._limit}")
+        prefix = self._prefixes.take(request.episode, encoded.ids)
+        return Row(encoded, prefix, request.sampling, request.seed, request.stop, request.expect_more)
+
+    def _finish(self, request: GenerationRequest, row: Row) -> Generation:
+        if row.finish is None:
+            raise AssertionError("a decoded row has ended")
+        if row.cached is not None:
+            self._prefixes.put(request.episode, row.cached)
+        text = self._decode([token for token in row.written if token not in self._vocabulary.end_ids])
+        if row.finish is FinishReason.STOP_STRING:
+            text = text[: min(text.find(stop) + len(stop) for stop in row.stop if stop in text)]
+        return Generation(
+            token_ids=tuple(row.written),
+            text=self._opening(row.encoded) + text,
+            finish=row.finish,
+            prompt_tokens=len(row.encoded.ids),
+            cached_tokens=row.skip,
+            visual_tokens=int(row.encoded.is_visual.sum()),
+        )
+
+    def _opening(self, encoded: Encoded) -> str:
+        """Return the ``<think>`` with which some chat templates open the turn, so that the text reads whole."""
+        tail = self._decode([int(token) for token in encoded.ids[-6:]])
+        return "<think>" if tail.rstrip().endswith("<think>") else ""
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise CheckpointError(f"unknown device {name!r}", "use auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise CheckpointError("no GPU that torch can use", "use --device cpu, or install a CUDA build of torch")
+    return device
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype):
+        raise CheckpointError(f"unknown dtype {name!r}", "use auto, float32, bfloat16 or float16")
+    return dtype
+
+
+def _as_list(value: int | list[int] | None) -> list[int]:
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]

@@ -1,0 +1,272 @@
+"""The episode loop: one attempt at one sample, the same for evaluation and for training rollouts.
+
+    question + whole video -> turn -> tool call? -> clip -> turn -> ... -> answer
+
+Rules that decide a score, all of them deliberate:
+
+* The final turn is always parsed, whatever ended it.
+* A tool call wins over an answer in the same turn, except in the last turn that the protocol allows: no call can
+  be carried out there, so an answer beside it counts. Either way it is recorded as an anomaly.
+* A call beyond the budget gets an error message while turns remain, and is never carried out.
+* A turn with neither a call nor an answer ends the episode; nothing is generated twice.
+* The model is told the annotated duration where there is one (the probed one otherwise); what the tool can reach
+  is bounded by the probed duration of the real file.
+* A bad video, a dead engine, a full context and a spent time limit are outcomes with a name, never exceptions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from vital_eval.clip import Clip
+from vital_eval.conversation import AssistantTurn, Conversation, Message, TextPart, VideoPart
+from vital_eval.engine import ContextOverflowError, Engine, FinishReason, Generation, GenerationRequest
+from vital_eval.errors import EngineError, MediaError
+from vital_eval.parsing.turn import TurnParts, split_turn
+from vital_eval.prompts import render_system, render_tool_error, render_tool_result, render_user
+from vital_eval.protocol import Mode, Protocol, View
+from vital_eval.sample import Sample
+from vital_eval.span import Span
+from vital_eval.task import AnswerKind
+from vital_eval.toolbox import Tool, ToolError, ToolLimits, ToolResult, called_name, run_call
+from vital_eval.trajectory import StopReason, ToolCall, Trajectory, Turn
+
+#: More text than this in one turn is cut (an engine that ignores its token limit must not fill the disk).
+MAX_TURN_CHARACTERS = 65_536
+#: How much of a tool call's text the record keeps beside the turn.
+MAX_CALL_CHARACTERS = 2_000
+
+#: Frames must end on the question's image to the millisecond.
+_SAME_FRAME_SECONDS = 1e-3
+
+_NOTE_TEXTS = {
+    "clamped-start": "start moved to the start of the video",
+    "clamped-end": "end moved to the end of the video",
+    "ignored-arguments": "unknown arguments ignored",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Footage:
+    """The sample's own video, opened: the only thing an episode can look at.
+
+    Attributes:
+        duration: length of the file in seconds, as probed.
+        last_frame: time of the last frame of the file in seconds.
+        read: decodes a span (``None``: the whole video) under a view.
+    """
+
+    duration: float
+    last_frame: float
+    read: Callable[[Span | None, View], Awaitable[Clip]]
+
+
+#: Resolves and probes the sample's video. Raises MediaError.
+OpenFootage = Callable[[], Awaitable[Footage]]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What is to be attempted.
+
+    Attributes:
+        sample: the question.
+        kind: what its answer field must hold.
+        protocol: how it is attempted.
+        tools: the protocol's tools by name; empty unless its mode is ``tool``.
+        number: which of several attempts at this sample; it moves the seeds.
+        thought_is_open: the checkpoint's chat template already opens ``<think>`` before a turn.
+    """
+
+    sample: Sample
+    kind: AnswerKind
+    protocol: Protocol
+    tools: Mapping[str, Tool] = field(default_factory=dict)
+    number: int = 0
+    thought_is_open: bool = False
+
+    @property
+    def episode(self) -> str:
+        """Identity of the episode, unique within a run."""
+        return f"{self.sample.task}/{self.protocol.hash}/{self.sample.id}/{self.number}"
+
+    def seed(self, turn: int) -> int:
+        """Return the seed of one turn: it depends on nothing that a batch, a resume or another sample can move."""
+        text = json.dumps([self.protocol.sampling.seed, self.sample.id, self.number, turn])
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """Strings that end a turn."""
+        return ("</tool_call>", "</answer>") if self.protocol.mode is Mode.TOOL else ("</answer>",)
+
+
+async def run_episode(
+    attempt: Attempt, engine: Engine, open_footage: OpenFootage, *, clock: Callable[[], float] = time.monotonic
+) -> Trajectory:
+    """Play one episode to its end.
+
+    Args:
+        attempt: sample, protocol and tools.
+        engine: runs the model; it is told to release the episode at the end, whatever happened.
+        open_footage: resolves and probes the sample's video.
+        clock: measures seconds; tests bring their own.
+
+    Returns:
+        The trajectory. Failures of media, engine, context and time are stop reasons in it.
+    """
+    loop = _Loop(attempt, engine)
+    started = clock()
+    error = ""
+    try:
+        async with asyncio.timeout(attempt.protocol.max_seconds):
+            stop = await loop.play(open_footage)
+    except TimeoutError:
+        stop, error = StopReason.TIMEOUT, f"stopped after {attempt.protocol.max_seconds:g} s"
+    except MediaError as problem:
+        stop, error = StopReason.MEDIA_FAILED, f"{problem.kind}: {problem}"
+    except EngineError as problem:
+        stop, error = StopReason.ENGINE_FAILED, str(problem)
+    except ContextOverflowError as problem:
+        stop, error = StopReason.CONTEXT_OVERFLOW, str(problem)
+    finally:
+        engine.release(attempt.episode)
+    return Trajectory(
+        turns=tuple(loop.turns),
+        stop=stop,
+        answer_text=loop.answer if stop is StopReason.ANSWERED else None,
+        frame_times=loop.frame_times,
+        duration=loop.duration,
+        error=_one_line(error),
+        seconds=clock() - started,
+    )
+
+
+def opening(attempt: Attempt, clip: Clip, duration: float) -> Conversation:
+    """Return what the model is told first: instructions, the whole video, the question.
+
+    Args:
+        attempt: sample, protocol and tools.
+        clip: the whole video under the protocol's view.
+        duration: length of the video in seconds, as the model is told.
+    """
+    protocol = attempt.protocol
+    schemas = tuple(json.dumps(tool.schema()) for tool in attempt.tools.values())
+    system = render_system(protocol.prompt, schemas)
+    user = render_user(protocol.prompt, attempt.sample, attempt.kind, duration, protocol.max_tool_calls)
+    question = Message("user", (VideoPart(clip), TextPart(user)))
+    if not system:
+        return (question,)
+    return (Message("system", (TextPart(system),)), question)
+
+
+class _Loop:
+    """The state of one episode while it runs; what is in it when an error comes is kept."""
+
+    def __init__(self, attempt: Attempt, engine: Engine) -> None:
+        self.attempt = attempt
+        self.engine = engine
+        self.turns: list[Turn] = []
+        self.answer: str | None = None
+        self.frame_times: tuple[float, ...] = ()
+        self.duration = attempt.sample.duration or 0.0
+
+    async def play(self, open_footage: OpenFootage) -> StopReason:
+        """Run turns until one of them ends the episode."""
+        protocol, sample = self.attempt.protocol, self.attempt.sample
+        footage = await open_footage()
+        self.duration = footage.duration if sample.duration is None else sample.duration
+        clip = await footage.read(None, protocol.view)
+        self.frame_times = clip.timestamps
+        if sample.ends_with_question_image and abs(clip.timestamps[-1] - footage.last_frame) > _SAME_FRAME_SECONDS:
+            raise MediaError(
+                "unreadable", f"the last frame of {sample.video}, which holds the question, was not decoded"
+            )
+        conversation = opening(self.attempt, clip, self.duration)
+        for turn in range(protocol.max_turns):
+            last = turn == protocol.max_turns - 1
+            generation = await self._generate(conversation, turn)
+            parts, anomalies = self._read(generation)
+            if parts.tool_call is None or not self.attempt.tools or (last and parts.answer is not None):
+                self._keep(generation, None, anomalies)
+                return self._finish(parts, generation)
+            call, result = await self._call(parts.tool_call, footage, last=last)
+            self._keep(generation, call, anomalies)
+            conversation += (AssistantTurn(generation), self._reply(call, result))
+        return StopReason.MAX_TURNS
+
+    async def _generate(self, conversation: Conversation, turn: int) -> Generation:
+        attempt = self.attempt
+        return await self.engine.generate(
+            GenerationRequest(
+                conversation, attempt.protocol.sampling, attempt.stop, attempt.seed(turn), attempt.episode
+            )
+        )
+
+    def _read(self, generation: Generation) -> tuple[TurnParts, tuple[str, ...]]:
+        parts = split_turn(generation.text[:MAX_TURN_CHARACTERS], thought_is_open=self.attempt.thought_is_open)
+        anomalies = list(parts.anomalies)
+        if len(generation.text) > MAX_TURN_CHARACTERS:
+            anomalies.append("text-cut")
+        if parts.tool_call is not None and not self.attempt.tools:
+            anomalies.append("call-without-tools")
+        return parts, tuple(anomalies)
+
+    def _keep(self, generation: Generation, call: ToolCall | None, anomalies: tuple[str, ...]) -> None:
+        self.turns.append(
+            Turn(
+                text=generation.text[:MAX_TURN_CHARACTERS],
+                finish=generation.finish,
+                prompt_tokens=generation.prompt_tokens,
+                cached_tokens=generation.cached_tokens,
+                visual_tokens=generation.visual_tokens,
+                new_tokens=len(generation.token_ids),
+                seconds=generation.seconds,
+                tool_call=call,
+                anomalies=anomalies,
+            )
+        )
+
+    def _finish(self, parts: TurnParts, generation: Generation) -> StopReason:
+        self.answer = parts.answer
+        if parts.answer is not None:
+            return StopReason.ANSWERED
+        if generation.finish is FinishReason.LENGTH or len(generation.text) > MAX_TURN_CHARACTERS:
+            return StopReason.MAX_TOKENS
+        return StopReason.NO_ANSWER
+
+    async def _call(self, raw: str, footage: Footage, *, last: bool) -> tuple[ToolCall, ToolResult | None]:
+        attempt, protocol = self.attempt, self.attempt.protocol
+        kept, name = raw.strip()[:MAX_CALL_CHARACTERS], called_name(raw, attempt.tools)
+        made = sum(turn.tool_call is not None for turn in self.turns)
+        if made >= protocol.max_tool_calls:
+            return ToolCall(kept, name, "over-budget", "no calls left, answer now"), None
+        if last:
+            return ToolCall(kept, name, "no-turn-left", "no turn left to answer in"), None
+        limits = ToolLimits(footage.duration, protocol.overrun_seconds, protocol.min_clip_seconds)
+        try:
+            result = await run_call(raw, attempt.tools, limits, lambda span: footage.read(span, protocol.clip_view))
+        except ToolError as error:
+            return ToolCall(kept, name, error.code, error.message), None
+        span = result.clip.span
+        message = render_tool_result(protocol.prompt, span.start, span.end, _note(result.notes))
+        return ToolCall(kept, name, "", message, span.as_window(), result.notes, result.clip.timestamps), result
+
+    def _reply(self, call: ToolCall, result: ToolResult | None) -> Message:
+        if result is None:
+            return Message("tool", (TextPart(render_tool_error(self.attempt.protocol.prompt, call.message)),))
+        return Message("tool", (VideoPart(result.clip), TextPart(call.message)))
+
+
+def _note(notes: tuple[str, ...]) -> str:
+    texts = [_NOTE_TEXTS[note] for note in notes if note in _NOTE_TEXTS]
+    return f" ({', '.join(texts)})" if texts else ""
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:500]

@@ -1,0 +1,1 @@
+"""Pure readers of what a model wrote. None of them raises on any text."""

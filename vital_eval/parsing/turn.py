@@ -1,0 +1,60 @@
+"""Split one turn into its parts: thought, tool call, answer.
+
+A thought is never read for an answer, and neither is a tool call. An unclosed ``<think>`` swallows the rest of
+the turn: what a model was still thinking when it was cut off is not an answer.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
+_TOOL_CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
+_OPEN_TOOL_CALL = re.compile(r"<tool_call>.*?(?:</tool_call>|\Z)", re.DOTALL)
+_ANSWER = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class TurnParts:
+    """What a turn holds outside its thoughts.
+
+    Attributes:
+        tool_call: text inside the first complete tool_call tag pair, if any.
+        answer: stripped text inside the last complete answer tag pair, if any and not empty.
+        anomalies: what was odd (``answer-beside-tool-call``, ``several-tool-calls``, ``unclosed-thought``,
+            ``empty-answer``).
+    """
+
+    tool_call: str | None
+    answer: str | None
+    anomalies: tuple[str, ...]
+
+
+def split_turn(text: str, *, thought_is_open: bool = False) -> TurnParts:
+    """Read one turn.
+
+    Args:
+        text: the decoded turn.
+        thought_is_open: the chat template already opened ``<think>`` before the turn, so text up to the first
+            ``</think>`` is thought.
+    """
+    anomalies: list[str] = []
+    if thought_is_open and not text.lstrip().startswith("<think>"):
+        text = "<think>" + text
+    if text.rfind("<think>") > text.rfind("</think>"):
+        anomalies.append("unclosed-thought")
+    spoken = _THOUGHT.sub("", text)
+    # A stray closing tag (the opening one was in the prompt) still ends a thought.
+    spoken = spoken.rpartition("</think>")[2]
+    calls = _TOOL_CALL.findall(spoken)
+    answers = _ANSWER.findall(_OPEN_TOOL_CALL.sub("", spoken))
+    if len(calls) > 1:
+        anomalies.append("several-tool-calls")
+    if calls and answers:
+        anomalies.append("answer-beside-tool-call")
+    answer = answers[-1].strip() if answers else None
+    if answer == "":
+        anomalies.append("empty-answer")
+        answer = None
+    return TurnParts(calls[0] if calls else None, answer, tuple(anomalies))

@@ -1,0 +1,292 @@
+"""The run folder: one writer, one durable line per finished episode, resumable after any crash.
+
+``manifest.json`` says what is owed, ``records.jsonl`` holds what is done, ``lock`` is held by the one writer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import threading
+import weakref
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from vital_eval.atomic import sync_folder
+from vital_eval.errors import RunLogError
+from vital_eval.manifest import MANIFEST_NAME, Manifest, differing, read_manifest, write_manifest
+from vital_eval.outcome import Outcome
+from vital_eval.record import Key, Record, loads_strictly, record_from_json, record_to_line
+
+RECORDS_NAME = "records.jsonl"
+LOCK_NAME = "lock"
+
+
+class RunLog:
+    """The one writer of a run folder. Use :meth:`open`; it is a context manager.
+
+    Appending is safe from several threads of the process.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, lock: int, records: int, last: dict[Key, Record], end: int):
+        self._folder = folder
+        self._manifest = manifest
+        self._lock: int | None = lock
+        self._records = records
+        self._last = last
+        self._end = end
+        self._owed = {
+            (entry.task, entry.protocol.hash): frozenset(identity for identity, _ in entry.samples)
+            for entry in manifest.entries
+        }
+        self._mutex = threading.Lock()
+        # A forked child shares the lock. Were it to outlive a killed run (an orphaned decoder), nobody could resume.
+        log = weakref.ref(self)
+        os.register_at_fork(after_in_child=lambda: _let_go(log()))
+
+    @classmethod
+    def open(cls, folder: Path, manifest: Manifest) -> RunLog:
+        """Start a run in ``folder``, or resume the one that is there.
+
+        A torn last line (no line end, or not JSON: the machine died while it was written) is cut off; its
+        episode is owed again.
+
+        Raises:
+            RunLogError: if another process writes the run, the folder holds something that is not a run or a run
+                with another specification (the fields are named), a line before the last is damaged, a record
+                occurs twice, or the folder cannot be written.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            strange = sorted(path.name for path in folder.iterdir() if not _is_beginning(path.name))
+        except OSError as error:
+            raise RunLogError(f"cannot use {folder} as a run folder: {error.strerror}") from error
+        if strange and not (folder / MANIFEST_NAME).exists():
+            raise RunLogError(
+                f"{folder} is not empty and not a run (it holds {strange[0]!r} but no {MANIFEST_NAME})",
+                "choose a new folder; vital-eval never writes into a stranger's",
+            )
+        lock = _take_lock(folder)
+        try:
+            return cls._open_locked(folder, manifest, lock)
+        except BaseException:
+            os.close(lock)
+            raise
+
+    @classmethod
+    def _open_locked(cls, folder: Path, manifest: Manifest, lock: int) -> RunLog:
+        path = folder / RECORDS_NAME
+        try:
+            if (folder / MANIFEST_NAME).exists():
+                stored = read_manifest(folder)
+                fields = differing(stored, manifest)
+                if fields:
+                    raise RunLogError(
+                        f"{folder} holds a run with another specification, which differs in {', '.join(fields)}",
+                        "choose another folder, or restore the old settings to resume",
+                    )
+                # The stored one stays: created, packages and commit tell how the run began.
+                manifest = stored
+            else:
+                write_manifest(folder, manifest)
+            records = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise _write_error(folder, error) from error
+        try:
+            last, end = _parse(path.read_bytes(), path, manifest)
+            if os.fstat(records).st_size != end:
+                os.ftruncate(records, end)
+                os.fsync(records)
+            sync_folder(folder)
+            with contextlib.suppress(PermissionError):
+                sync_folder(folder.parent)  # The name of a new run folder; a parent we may not read is not ours.
+        except OSError as error:
+            os.close(records)
+            raise _write_error(path, error) from error
+        except BaseException:
+            os.close(records)
+            raise
+        return cls(folder, manifest, lock, records, last, end)
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self._folder
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest as stored; of a resumed run it is the one the run began with."""
+        return self._manifest
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """The record that counts of every key, in the order in which they were first finished."""
+        return tuple(self._last.values())
+
+    def done_keys(self) -> frozenset[Key]:
+        """Return the keys that are not owed: those whose last record is not ``infra-failed``."""
+        return frozenset(key for key, record in self._last.items() if record.outcome is not Outcome.INFRA_FAILED)
+
+    def append(self, record: Record) -> None:
+        """Write one record so that neither a crash nor a power cut can take it back.
+
+        Raises:
+            RunLogError: if the record is not owed (unknown task, protocol or sample; already done), or cannot be
+                written. Nothing half-written stays behind, and the log can be used on.
+            ValueError: if a number in the record is not finite.
+        """
+        line = record_to_line(record).encode("ascii")
+        with self._mutex:
+            if self._lock is None:
+                raise RunLogError(f"the log of {self._folder} is closed")
+            problem = _refusal(record, self._owed, self._manifest.attempts, self._last.get(record.key))
+            if problem:
+                raise RunLogError(f"{self._folder / RECORDS_NAME}: {problem}")
+            try:
+                _write_all(self._records, line)
+                os.fsync(self._records)
+            except OSError as error:
+                self._cut_back()
+                raise _write_error(self._folder / RECORDS_NAME, error) from error
+            self._end += len(line)
+            self._last[record.key] = record
+
+    def _cut_back(self) -> None:
+        try:
+            os.ftruncate(self._records, self._end)
+        except OSError:
+            # More lines after half a line would be damage in the middle, which cannot be mended. The torn tail alone
+            # is cut off when the run is opened again.
+            self._release()
+
+    def close(self) -> None:
+        """Give the folder free. Closing twice is fine."""
+        with self._mutex:
+            self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            os.close(self._records)
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_run(folder: Path) -> tuple[Manifest, tuple[Record, ...]]:
+    """Read a run without locking or changing it; it may be running.
+
+    Returns:
+        The manifest, and the record that counts of every key. A torn last line is left out.
+
+    Raises:
+        RunLogError: if ``folder`` is not a run, a line before the last is damaged, or a record occurs twice.
+    """
+    manifest = read_manifest(folder)
+    path = folder / RECORDS_NAME
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        data = b""  # The manifest comes first; this run has not got further.
+    except OSError as error:
+        raise RunLogError(f"cannot read {path}: {error.strerror}") from error
+    last, _ = _parse(data, path, manifest)
+    return manifest, tuple(last.values())
+
+
+def _parse(data: bytes, path: Path, manifest: Manifest) -> tuple[dict[Key, Record], int]:
+    """Return the last record of every key and the length in bytes of the whole lines."""
+    owed = {entry.key: frozenset(identity for identity, _ in entry.samples) for entry in manifest.entries}
+    last: dict[Key, Record] = {}
+    lines = data.split(b"\n")
+    lines.pop()  # Empty after a whole last line, else torn.
+    end = 0
+    for number, line in enumerate(lines, start=1):
+        try:
+            content = loads_strictly(line)
+        except ValueError as error:
+            if number == len(lines) and data.endswith(b"\n"):
+                break
+            raise RunLogError(
+                f"{path}, line {number} is damaged: {error}",
+                "a crash cannot do this; restore the file from a copy, or delete the line to have it answered again",
+            ) from error
+        try:
+            record = record_from_json(content)
+        except RunLogError as error:
+            raise RunLogError(f"{path}, line {number}: {error.problem}", error.mend) from error
+        problem = _refusal(record, owed, manifest.attempts, last.get(record.key))
+        if problem:
+            raise RunLogError(f"{path}, line {number}: {problem}", "restore the file from a copy")
+        last[record.key] = record
+        end += len(line) + 1
+    return last, end
+
+
+def _refusal(record: Record, owed: dict[tuple[str, str], frozenset[str]], attempts: int, earlier: Record | None) -> str:
+    samples = owed.get((record.task, record.protocol))
+    if samples is None:
+        return f"task {record.task} under protocol {record.protocol} is not part of the run"
+    if record.sample_id not in samples:
+        return f"sample {record.sample_id!r} of task {record.task} is not part of the run"
+    if record.attempt >= attempts:
+        return f"attempt {record.attempt} at {record.sample_id!r}, but the run has {attempts} per sample"
+    if earlier is not None and earlier.outcome is not Outcome.INFRA_FAILED:
+        return f"second record of {record.task} {record.sample_id!r} attempt {record.attempt}"
+    return ""
+
+
+def _is_beginning(name: str) -> bool:
+    # What a run that died before its manifest was in place leaves behind.
+    return name == LOCK_NAME or (name.startswith(f".{MANIFEST_NAME}.") and name.endswith(".tmp"))
+
+
+def _take_lock(folder: Path) -> int:
+    path = folder / LOCK_NAME
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise RunLogError(f"cannot write in {folder}: {error.strerror}") from error
+    try:
+        # The kernel frees this lock when the process ends, however it ends: there is no stale lock to judge.
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+    except BlockingIOError as error:
+        holder = os.pread(lock, 200, 0).decode("utf-8", "replace").strip() or "another process"
+        os.close(lock)
+        raise RunLogError(
+            f"{folder} is being written by {holder}", "wait for it to end, stop it, or choose another folder"
+        ) from error
+    except OSError as error:
+        os.close(lock)
+        raise RunLogError(f"cannot lock {path}: {error.strerror}", "use a file system that supports locks") from error
+    return lock
+
+
+def _let_go(log: RunLog | None) -> None:
+    if log is not None:
+        with contextlib.suppress(OSError):
+            log._release()
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def _write_error(path: Path, error: OSError) -> RunLogError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return RunLogError(f"disk full while writing {path}; what was finished is safe", "free space and resume")
+    return RunLogError(f"cannot write {path}: {error.strerror}; what was finished is safe", "mend this and resume")

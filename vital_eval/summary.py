@@ -1,0 +1,362 @@
+"""From a manifest and its records to figures: pure, and the same however often the run was resumed.
+
+Nothing in a summary depends on clocks or on the order of the records, so a resumed run has the same summary,
+byte for byte, as one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vital_eval.atomic import write_atomically
+from vital_eval.errors import RunLogError
+from vital_eval.manifest import Entry, Manifest
+from vital_eval.outcome import Outcome
+from vital_eval.protocol import Mode
+from vital_eval.record import Record, loads_strictly
+from vital_eval.statistics import Estimate, estimate, nested_weights
+
+SUMMARY_NAME = "summary.json"
+
+#: Counted beside the outcomes: attempts without a record.
+OWED = "owed"
+
+#: The partition of all attempts, in the order in which tables show it.
+OUTCOME_NAMES = (*(outcome.value for outcome in Outcome), OWED)
+
+#: Above this share of failing tool calls a tool run measures something else than its protocol says.
+MAX_FAILING_SHARE = 0.5
+
+#: Task to name of a trivial answerer ("whole video", "random") to what it scores.
+Baselines = Mapping[str, Mapping[str, Estimate]]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolHealth:
+    """Whether the tools of a tool run worked and were used. Counted over attempts that are not ``infra-failed``.
+
+    Attributes:
+        calls: tool calls written.
+        calls_per_attempt: mean number of calls.
+        success_share: share of the calls that returned frames; ``None`` without calls.
+        using_share: share of the attempts with at least one call.
+        errors: error code to number of calls.
+        verdict: ``"ok"``, ``"no attempts yet"``, ``"WARNING: ..."`` or ``"INVALID: ..."``.
+    """
+
+    calls: int
+    calls_per_attempt: float
+    success_share: float | None
+    using_share: float
+    errors: Mapping[str, int]
+    verdict: str
+
+    @property
+    def invalid(self) -> bool:
+        """Whether the run's numbers must not be read as those of a tool run."""
+        return self.verdict.startswith("INVALID")
+
+
+@dataclass(frozen=True, slots=True)
+class CellSummary:
+    """One task under one protocol.
+
+    Attributes:
+        task: registry name.
+        mode: how the model reasoned.
+        protocol: label of the protocol.
+        protocol_hash: its hash.
+        primary: name of the headline metric.
+        n: samples of the task's set, fixed before the run.
+        attempts: answers wanted per sample.
+        outcomes: every name of :data:`OUTCOME_NAMES` to its number of attempts; adds up to ``n * attempts``.
+        reasons: ``"outcome: reason"`` to its number, for the outcomes other than answered.
+        metrics: metric name to its estimate over all samples; a missing or unusable answer counts 0.
+        completed: headline metric over the answered attempts only (secondary; it rewards giving up).
+        complete: nothing is owed and nothing failed by infrastructure. Else the metrics are provisional.
+        tools: see :class:`ToolHealth`; ``None`` outside the tool mode.
+    """
+
+    task: str
+    mode: Mode
+    protocol: str
+    protocol_hash: str
+    primary: str
+    n: int
+    attempts: int
+    outcomes: Mapping[str, int]
+    reasons: Mapping[str, int]
+    metrics: Mapping[str, Estimate]
+    completed: Estimate
+    complete: bool
+    tools: ToolHealth | None
+
+    @property
+    def headline(self) -> Estimate:
+        """The estimate of the headline metric."""
+        return self.metrics[self.primary]
+
+    @property
+    def missing(self) -> int:
+        """Attempts still to be made: owed, or failed by infrastructure."""
+        return self.outcomes[OWED] + self.outcomes[Outcome.INFRA_FAILED]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """All figures of one run.
+
+    Attributes:
+        label: checkpoint name.
+        engine: registry name of the engine.
+        model: the engine's name of the checkpoint.
+        fingerprint: hash of the checkpoint.
+        limit: samples per task of a limited run, else ``None``.
+        shard: ``"i/n"`` of a partial run, else ``None``.
+        cells: one per entry of the manifest, in its order.
+        baselines: see :data:`Baselines`.
+        complete: every cell is complete.
+    """
+
+    label: str
+    engine: str
+    model: str
+    fingerprint: str
+    limit: int | None
+    shard: str | None
+    cells: tuple[CellSummary, ...]
+    baselines: Baselines
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """Score of one sample: the mean over its attempts.
+
+    Attributes:
+        sample_id: see :class:`vital_eval.sample.Sample`.
+        cluster: unit that shares context.
+        value: score in [0, 1].
+        path: strata of the metric; ``()`` for a plain mean.
+    """
+
+    sample_id: str
+    cluster: str
+    value: float
+    path: tuple[str, ...]
+
+
+def summarise(manifest: Manifest, records: Iterable[Record], baselines: Baselines | None = None) -> Summary:
+    """Work out all figures of a run.
+
+    Args:
+        manifest: what was to be answered.
+        records: at most one per key, as :func:`vital_eval.run_log.read_run` gives them.
+        baselines: what trivial answerers score on the same samples, worked out by the caller.
+
+    Raises:
+        RunLogError: if a record does not belong to the run or occurs twice.
+    """
+    by_entry: dict[tuple[str, str], dict[tuple[str, int], Record]] = {entry.key: {} for entry in manifest.entries}
+    for record in records:
+        inside = by_entry.get((record.task, record.protocol))
+        if inside is None:
+            raise RunLogError(f"record of task {record.task} under protocol {record.protocol}, which is not in the run")
+        if (record.sample_id, record.attempt) in inside:
+            raise RunLogError(f"second record of {record.task} {record.sample_id!r} attempt {record.attempt}")
+        inside[record.sample_id, record.attempt] = record
+    cells = tuple(_cell(entry, by_entry[entry.key], manifest.attempts) for entry in manifest.entries)
+    return Summary(
+        label=manifest.label,
+        engine=manifest.engine.name,
+        model=manifest.engine.model,
+        fingerprint=manifest.engine.fingerprint,
+        limit=manifest.limit,
+        shard=manifest.shard,
+        cells=cells,
+        baselines=baselines or {},
+        complete=all(cell.complete for cell in cells),
+    )
+
+
+def metric_items(entry: Entry, metric: str, records: Iterable[Record], attempts: int = 1) -> tuple[Item, ...]:
+    """Return what one metric averages: an item per sample, in the manifest's order.
+
+    A missing attempt counts 0. A sample whose score is ``None`` in every attempt is left out. For a metric that
+    averages over strata, samples without any record are left out too, because their stratum is not known; that
+    happens only in cells that are not complete.
+
+    Args:
+        entry: the task under the protocol.
+        metric: name of one of its metrics.
+        records: records of this entry only.
+        attempts: answers wanted per sample.
+    """
+    by_sample: defaultdict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        by_sample[record.sample_id].append(record)
+    stratified = any(record.strata.get(metric) for inside in by_sample.values() for record in inside)
+    items = []
+    for sample_id, cluster in entry.samples:
+        inside = by_sample.get(sample_id, [])
+        if stratified and not inside:
+            continue
+        scores = [record.scores[entry.metrics[metric]] for record in inside]
+        kept = sorted(score for score in scores if score is not None)
+        missing = attempts - len(scores)
+        if not kept and not missing:
+            continue
+        path = inside[0].strata.get(metric, ()) if inside else ()
+        items.append(Item(sample_id, cluster, sum(kept) / (len(kept) + missing), path))
+    return tuple(items)
+
+
+def estimate_items(items: Sequence[Item]) -> Estimate:
+    """Estimate the weighted mean of items, averaging over their strata first."""
+    paths = [item.path for item in items]
+    return estimate([item.value for item in items], nested_weights(paths), [item.cluster for item in items], paths)
+
+
+def summary_to_json(summary: Summary) -> dict[str, Any]:
+    """Return plain JSON data; mappings of counts come sorted by name."""
+    return {
+        **{name: getattr(summary, name) for name in ("label", "engine", "model", "fingerprint", "limit", "shard")},
+        "complete": summary.complete,
+        "cells": [_cell_to_json(cell) for cell in summary.cells],
+        "baselines": {
+            task: {name: dataclasses.asdict(value) for name, value in sorted(names.items())}
+            for task, names in sorted(summary.baselines.items())
+        },
+    }
+
+
+def write_summary(folder: Path, summary: Summary) -> Path:
+    """Write ``summary.json`` into a run folder, atomically; equal summaries give equal bytes.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        RunLogError: if it cannot be written.
+    """
+    path = folder / SUMMARY_NAME
+    text = json.dumps(summary_to_json(summary), indent=1, ensure_ascii=True, allow_nan=False) + "\n"
+    try:
+        write_atomically(path, text)
+    except OSError as error:
+        raise RunLogError(f"cannot write {path}: {error.strerror}") from error
+    return path
+
+
+def read_baselines(folder: Path) -> dict[str, dict[str, Estimate]]:
+    """Read the baselines of a run's summary: the only part of it that the run log cannot give again.
+
+    Returns:
+        Task to name to estimate; empty if the run has no summary yet.
+
+    Raises:
+        RunLogError: if the summary cannot be read.
+    """
+    path = folder / SUMMARY_NAME
+    try:
+        data = loads_strictly(path.read_bytes())
+        return {
+            task: {name: Estimate(**value) for name, value in names.items()}
+            for task, names in data["baselines"].items()
+        }
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunLogError(f"cannot read {path}: {error}", "delete it and summarise the run again") from error
+
+
+def _cell(entry: Entry, records: Mapping[tuple[str, int], Record], attempts: int) -> CellSummary:
+    known = {identity for identity, _ in entry.samples}
+    for sample_id, attempt in records:
+        if sample_id not in known or attempt >= attempts:
+            raise RunLogError(f"record of {entry.task} {sample_id!r} attempt {attempt}, which is not in the run")
+    ordered = [
+        records[identity, attempt]
+        for identity, _ in entry.samples
+        for attempt in range(attempts)
+        if (identity, attempt) in records
+    ]
+    counts = Counter(record.outcome.value for record in ordered)
+    outcomes = {name: counts[name] for name in OUTCOME_NAMES}
+    outcomes[OWED] = len(entry.samples) * attempts - len(ordered)
+    # Trap 22 of every rival: samples that leave the denominator unseen.
+    if sum(outcomes.values()) != len(entry.samples) * attempts:
+        raise AssertionError(f"outcomes of {entry.task} do not add up: {outcomes}")
+    reasons = Counter(
+        f"{record.outcome.value}: {record.reason}" for record in ordered if record.outcome is not Outcome.ANSWERED
+    )
+    answered = [record for record in ordered if record.outcome is Outcome.ANSWERED]
+    return CellSummary(
+        task=entry.task,
+        mode=entry.protocol.mode,
+        protocol=entry.protocol.name,
+        protocol_hash=entry.protocol.hash,
+        primary=entry.primary,
+        n=len(entry.samples),
+        attempts=attempts,
+        outcomes=outcomes,
+        reasons=dict(sorted(reasons.items())),
+        metrics={name: estimate_items(metric_items(entry, name, ordered, attempts)) for name in entry.metrics},
+        completed=_completed(entry, answered),
+        complete=outcomes[OWED] == 0 and outcomes[Outcome.INFRA_FAILED] == 0,
+        tools=_tool_health(ordered) if entry.protocol.mode is Mode.TOOL else None,
+    )
+
+
+def _completed(entry: Entry, answered: Sequence[Record]) -> Estimate:
+    by_sample: defaultdict[str, list[Record]] = defaultdict(list)
+    for record in answered:
+        by_sample[record.sample_id].append(record)
+    score = entry.metrics[entry.primary]
+    items = []
+    for sample_id, cluster in entry.samples:
+        inside = by_sample.get(sample_id, [])
+        kept = sorted(value for value in (record.scores[score] for record in inside) if value is not None)
+        if kept:
+            path = inside[0].strata.get(entry.primary, ())
+            items.append(Item(sample_id, cluster, sum(kept) / len(kept), path))
+    return estimate_items(items)
+
+
+def _tool_health(records: Sequence[Record]) -> ToolHealth:
+    finished = [record.trajectory for record in records if record.outcome is not Outcome.INFRA_FAILED]
+    calls = [call for trajectory in finished for call in trajectory.tool_calls]
+    errors = Counter(call.error for call in calls if not call.succeeded)
+    using = sum(1 for trajectory in finished if trajectory.tool_calls)
+    failing = errors.total()
+    if not finished:
+        verdict = "no attempts yet"
+    elif not calls:
+        verdict = "WARNING: the tools were never called; this is no tool run"
+    elif failing > MAX_FAILING_SHARE * len(calls):
+        code = min(errors, key=lambda name: (-errors[name], name))
+        verdict = f"INVALID: {failing} of {len(calls)} tool calls failed, most often by {code}"
+    else:
+        verdict = "ok"
+    return ToolHealth(
+        calls=len(calls),
+        calls_per_attempt=len(calls) / len(finished) if finished else 0.0,
+        success_share=1 - failing / len(calls) if calls else None,
+        using_share=using / len(finished) if finished else 0.0,
+        errors=dict(sorted(errors.items())),
+        verdict=verdict,
+    )
+
+
+def _cell_to_json(cell: CellSummary) -> dict[str, Any]:
+    data = {field.name: getattr(cell, field.name) for field in dataclasses.fields(cell)}
+    data["metrics"] = {name: dataclasses.asdict(value) for name, value in cell.metrics.items()}
+    data["completed"] = dataclasses.asdict(cell.completed)
+    data["tools"] = None if cell.tools is None else dataclasses.asdict(cell.tools)
+    return data

@@ -1,0 +1,1 @@
+"""Videos: finding them, indexing them, choosing, decoding and preparing frames."""
