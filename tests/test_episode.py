@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -280,6 +281,24 @@ def test_the_time_limit_ends_a_hanging_engine() -> None:
     assert "0.12" in trajectory.error
 
 
+def test_decoding_does_not_use_up_the_models_time() -> None:
+    class Slow(FakeFootage):
+        async def read(self, span: Span | None, view: View) -> Clip:
+            await asyncio.sleep(0.15)
+            return await super().read(span, view)
+
+    trajectory, _ = play(turns(CALL, ANSWER), footage=Slow(), max_seconds=0.1)
+    assert trajectory.stop is StopReason.ANSWERED
+
+
+def test_an_engines_own_timeout_is_not_the_models() -> None:
+    def reply(request: GenerationRequest) -> str:
+        raise TimeoutError("socket")
+
+    with pytest.raises(TimeoutError, match="socket"):
+        asyncio.run(run_episode(attempt(), ScriptedEngine(reply), FakeFootage().open))
+
+
 def test_seconds_come_from_the_clock() -> None:
     ticks = iter([10.0, 13.5])
     engine = ScriptedEngine(turns(ANSWER))
@@ -342,3 +361,10 @@ def test_no_text_breaks_an_episode(texts: list[str]) -> None:
     assert sum(call.succeeded for call in trajectory.tool_calls) <= protocol.max_tool_calls
     for shorter, longer in zip(engine.requests, engine.requests[1:], strict=False):
         assert longer.conversation[: len(shorter.conversation)] == shorter.conversation
+
+
+@pytest.mark.parametrize("tag", ["<tool_call>", "<answer>", "<think>", "</think>", "<think></think>", "</tool_call>"])
+def test_a_repeated_tag_takes_no_time(tag: str) -> None:
+    started = time.perf_counter()
+    play("", engine=ScriptedEngine(turns(tag * 20_000), obeys_limit=False))
+    assert time.perf_counter() - started < 1.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from vital_eval.errors import EngineError, ProtocolError, VitalError
 from vital_eval.outcome import Outcome
 from vital_eval.plan import RunPlan, TaskPlan, make_manifest, make_plan
 from vital_eval.presets import preset
-from vital_eval.progress import Lines, Tally
+from vital_eval.progress import Bar, Lines, Tally
 from vital_eval.protocol import Mode
 from vital_eval.record import Record
 from vital_eval.registry import Registries
@@ -144,6 +145,28 @@ def test_a_dead_engine_stops_the_run_early(data_root: Path, tmp_path: Path) -> N
     assert len(read_run(tmp_path / "run")[1]) == 3
 
 
+def test_several_tasks_share_one_queue(tmp_path: Path) -> None:
+    data_root = write_data_root(tmp_path, videos=3)
+    base = type(Registries().tasks.load(TASK)())
+
+    class Other(base):  # type: ignore[valid-type,misc]
+        name = "other"
+
+    shutil.copytree(data_root / TASK, data_root / "other")
+    registries = Registries()
+    tasks = tuple(
+        TaskPlan(read_task(task, data_root), (preset("vital", Mode.TOOL, TASK), preset("vital", Mode.COT, TASK)))
+        for task in (base(), Other())
+    )
+    engine = ScriptedEngine(turns(CALL, ANSWER), delay=0.01)
+    tally, records = play(make_plan(tasks, registries), engine, tmp_path / "run")
+    assert tally.owed == 0
+    assert {(record.task, record.mode) for record in records} == {
+        (name, mode) for name in (TASK, "other") for mode in (Mode.TOOL, Mode.COT)
+    }
+    assert len(records) == 24
+
+
 def test_many_unreadable_videos_stop_the_run_one_does_not(tmp_path: Path) -> None:
     data_root = write_data_root(tmp_path, videos=4)
     for path in (data_root / TASK / "videos").iterdir():
@@ -254,3 +277,10 @@ def test_lines_are_written_now_and_then() -> None:
     assert [line.split()[0] for line in lines] == ["5/10", "10/10"]
     assert "1.00/s" in lines[0]
     assert "5 s left" in lines[0]
+
+
+def test_the_bar_shows_counts_without_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    tally = Tally(total=4, done=2, calls=2, calls_ok=1)
+    with Bar() as bar:
+        bar.update(tally)
+    assert "tool calls ok 50% of 2" in capsys.readouterr().err

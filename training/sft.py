@@ -51,6 +51,7 @@ def train_stage(
     pad_id: int,
     state_file: Path,
     report: Callable[[str], None],
+    save_every: int = 200,
 ) -> None:
     """Train one stage; an interrupted stage goes on from its last saved state.
 
@@ -62,6 +63,7 @@ def train_stage(
         pad_id: token id of padding.
         state_file: where weights and optimiser state are kept (safetensors plus a JSON line beside it).
         report: called with one line now and then.
+        save_every: steps between saved states.
     """
     optimiser = torch.optim.AdamW(model.parameters(), lr=stage.rate, betas=(0.9, 0.98), weight_decay=0.01)
     first = _restore(model, optimiser, state_file)
@@ -79,7 +81,7 @@ def train_stage(
         if step % 25 == 24 or step + 1 == stage.steps:
             pace = (time.monotonic() - started) / (step + 1 - first)
             report(f"{stage.name} step {step + 1}/{stage.steps} loss {recent:.4f} ({pace:.2f} s a step)")
-        if step % 200 == 199 or step + 1 == stage.steps:
+        if (step + 1) % save_every == 0 or step + 1 == stage.steps:
             _save(model, optimiser, step + 1, state_file)
 
 

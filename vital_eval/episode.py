@@ -11,6 +11,8 @@ Rules that decide a score, all of them deliberate:
 * A turn with neither a call nor an answer ends the episode; nothing is generated twice.
 * The model is told the annotated duration where there is one (the probed one otherwise); what the tool can reach
   is bounded by the probed duration of the real file.
+* The time limit counts the time the model takes. Decoding has a limit of its own, so that a busy machine cannot turn
+  into a wrong answer.
 * A bad video, a dead engine, a full context and a spent time limit are outcomes with a name, never exceptions.
 """
 
@@ -124,9 +126,8 @@ async def run_episode(
     started = clock()
     error = ""
     try:
-        async with asyncio.timeout(attempt.protocol.max_seconds):
-            stop = await loop.play(open_footage)
-    except TimeoutError:
+        stop = await loop.play(open_footage)
+    except _OutOfTimeError:
         stop, error = StopReason.TIMEOUT, f"stopped after {attempt.protocol.max_seconds:g} s"
     except MediaError as problem:
         stop, error = StopReason.MEDIA_FAILED, f"{problem.kind}: {problem}"
@@ -175,6 +176,7 @@ class _Loop:
         self.answer: str | None = None
         self.frame_times: tuple[float, ...] = ()
         self.duration = attempt.sample.duration or 0.0
+        self.seconds_left = attempt.protocol.max_seconds
 
     async def play(self, open_footage: OpenFootage) -> StopReason:
         """Run turns until one of them ends the episode."""
@@ -202,11 +204,20 @@ class _Loop:
 
     async def _generate(self, conversation: Conversation, turn: int) -> Generation:
         attempt = self.attempt
-        return await self.engine.generate(
-            GenerationRequest(
-                conversation, attempt.protocol.sampling, attempt.stop, attempt.seed(turn), attempt.episode
-            )
+        request = GenerationRequest(
+            conversation, attempt.protocol.sampling, attempt.stop, attempt.seed(turn), attempt.episode
         )
+        now = asyncio.get_running_loop().time
+        started = now()
+        try:
+            async with asyncio.timeout(self.seconds_left) as limit:
+                generation = await self.engine.generate(request)
+        except TimeoutError:
+            if limit.expired():
+                raise _OutOfTimeError from None
+            raise
+        self.seconds_left -= now() - started
+        return generation
 
     def _read(self, generation: Generation) -> tuple[TurnParts, tuple[str, ...]]:
         parts = split_turn(generation.text[:MAX_TURN_CHARACTERS], thought_is_open=self.attempt.thought_is_open)
@@ -261,6 +272,10 @@ class _Loop:
         if result is None:
             return Message("tool", (TextPart(render_tool_error(self.attempt.protocol.prompt, call.message)),))
         return Message("tool", (VideoPart(result.clip), TextPart(call.message)))
+
+
+class _OutOfTimeError(Exception):
+    """The model took longer than the protocol allows."""
 
 
 def _note(notes: tuple[str, ...]) -> str:

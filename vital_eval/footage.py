@@ -20,7 +20,7 @@ CACHE_BYTES = 256 * 2**20
 
 
 class Videos:
-    """The videos below one folder, read through one decoder in worker processes.
+    """The videos below one folder, read through one decoder in worker processes, which start on first use.
 
     Args:
         folder: the task's ``videos/`` folder; nothing outside it is ever opened.
@@ -80,15 +80,20 @@ class Videos:
             del self._whole[key]
             size -= nbytes
 
+    async def close(self) -> None:
+        """Stop the decoding processes and forget the clips. Closing twice is fine."""
+        running = [task for task in self._whole.values() if not task.done()]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        self._whole.clear()
+        self._workers.close()
+
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop the decoding processes."""
-        running = [task for task in self._whole.values() if not task.done()]
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
-        self._workers.close()
+        """Close."""
+        await self.close()

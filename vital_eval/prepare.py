@@ -19,7 +19,7 @@ from vital_eval.video.worker import DecodeWorkers
 #: A video whose length differs from the annotated one by more than this is probably another cut.
 DURATION_TOLERANCE_SECONDS = 1.0
 
-#: Files in videos/ with these endings are expected to belong to a sample.
+#: Probes under way; more would only wait inside the pool of workers.
 _PROBES_AT_A_TIME = 8
 
 

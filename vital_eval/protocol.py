@@ -104,7 +104,7 @@ class Protocol:
         max_turns: most turns the model may write.
         overrun_seconds: how far past the end of the video a tool call may reach and still be clamped.
         min_clip_seconds: shortest span a tool call may ask for.
-        max_seconds: wall-clock limit of one episode.
+        max_seconds: limit of the wall-clock time the model may take in one episode; decoding is limited apart.
         subtitles: whether subtitles are given with the question.
         sampling: see :class:`Sampling`.
     """

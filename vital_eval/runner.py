@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,26 +83,37 @@ async def run(
     watch = _Watch(settings.failures_in_a_row)
     opens_thought = engine.info.details.get(OPENS_THOUGHT) == "yes"
     reporter.update(tally)
-    for task_plan in plan.tasks:
-        task = task_plan.data.task
-        jobs = plan.jobs(task_plan, thought_is_open=opens_thought)
-        owed = [attempt for key, attempt in jobs if key not in done]
-        if not owed:
-            continue
-        async with contextlib.AsyncExitStack() as stack:
+    async with contextlib.AsyncExitStack() as stack:
+        jobs: list[_Job] = []
+        for task_plan in plan.tasks:
+            attempts = plan.jobs(task_plan, thought_is_open=opens_thought)
+            owed = [attempt for key, attempt in attempts if key not in done]
             videos = await _open_videos(task_plan, owed, engine, settings, stack)
+            jobs += [_Job(task_plan.data.task, attempt, videos[attempt.protocol.decoder]) for attempt in owed]
+        left = Counter(job.videos for job in jobs)
 
-            async def play(attempt: Attempt, task: Task = task, videos: dict[str, Videos] = videos) -> None:
-                footage = videos[attempt.protocol.decoder]
-                trajectory = await run_episode(attempt, engine, lambda: footage.open(attempt.sample.video))
-                record = make_record(task, attempt.sample, attempt.protocol, attempt.number, trajectory)
-                log.append(record)
-                tally.add(record)
-                reporter.update(tally)
-                watch.see(record, attempt.sample)
+        async def play(job: _Job) -> None:
+            attempt, videos = job.attempt, job.videos
+            trajectory = await run_episode(attempt, engine, lambda: videos.open(attempt.sample.video))
+            record = make_record(job.task, attempt.sample, attempt.protocol, attempt.number, trajectory)
+            log.append(record)
+            tally.add(record)
+            reporter.update(tally)
+            watch.see(record, attempt.sample)
+            left[videos] -= 1
+            if not left[videos]:
+                await videos.close()
 
-            await _each(iter(owed), settings.concurrency, play)
+        # One queue over all tasks: the engine's batches stay full while one task ends and the next begins.
+        await _each(iter(jobs), settings.concurrency, play)
     return tally
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Job:
+    task: Task
+    attempt: Attempt
+    videos: Videos
 
 
 def make_record(task: Task, sample: Sample, protocol: Protocol, attempt: int, trajectory: Trajectory) -> Record:

@@ -17,7 +17,7 @@ HEAVY = ("torch", "transformers", "pandas", "numpy", "av", "scipy", "pyarrow", "
 
 
 def python(code: str) -> str:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    return subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True).stdout
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -38,7 +38,7 @@ def test_help_is_quick() -> None:
     times = []
     for _ in range(5):
         started = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "vital_eval", "--help"], capture_output=True, check=True)
+        subprocess.run([sys.executable, "-P", "-m", "vital_eval", "--help"], capture_output=True, check=True)
         times.append(time.perf_counter() - started)
     assert min(times) < 0.3
 

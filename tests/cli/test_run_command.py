@@ -32,7 +32,10 @@ def lines_of(run: Path) -> int:
 
 def start(arguments: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "vital_eval", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-P", "-m", "vital_eval", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -60,7 +63,7 @@ def test_a_run_from_start_to_summary(world: Path, capsys: pytest.CaptureFixture[
     assert lines_of(out) == 24
 
 
-@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_killed_or_interrupted_then_resumed_is_the_same(world: Path, kill: signal.Signals) -> None:
     whole, broken = world / "whole", world / "broken"
     assert main(run_arguments(world, whole)) == 0
@@ -69,7 +72,7 @@ def test_killed_or_interrupted_then_resumed_is_the_same(world: Path, kill: signa
     wait_for_records(process, broken, 3)
     process.send_signal(kill)
     _, errors = process.communicate(timeout=60)
-    if kill is signal.SIGINT:
+    if kill is not signal.SIGKILL:
         assert process.returncode == 130
         assert "interrupted" in errors
         assert "run the same command again to resume" in errors
@@ -176,6 +179,20 @@ def test_limit_and_shards_mark_the_manifest(world: Path) -> None:
         assert (manifest.limit, manifest.shard) == (6, f"{index}/2")
         counted.append(len(records))
     assert sum(counted) == 6
+
+
+def test_a_shard_may_be_empty(world: Path) -> None:
+    for index in (1, 2):
+        assert main(run_arguments(world, world / f"s{index}", "--limit", "1", "--shard", f"{index}/2")) == 0
+    assert sorted(lines_of(world / f"s{index}") for index in (1, 2)) == [0, 3]
+
+
+def test_dead_tools_are_said_loudly(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = run_arguments(world, world / "run", "--modes", "tool", turns=("<tool_call>{</tool_call>", ANSWER))
+    assert main(arguments) == 0
+    told = capsys.readouterr()
+    assert "INVALID: 8 of 8 tool calls failed, most often by bad-json" in told.err
+    assert "INVALID" in told.out
 
 
 def test_config_file_gives_options_and_flags_win(world: Path, capsys: pytest.CaptureFixture[str]) -> None:

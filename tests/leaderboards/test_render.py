@@ -7,6 +7,8 @@ import csv
 import hashlib
 import io
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -182,3 +184,12 @@ def test_a_board_without_baselines_tools_or_comparisons(make_run: MakeRun) -> No
     assert "Tool" not in {table.title.split()[0] for table in further_tables(board)}
     for page in (render_markdown(board), render_html(board), render_terminal(board, 80)):
         assert "vital-eval board run" in page
+
+
+def test_boards_load_no_heavy_package() -> None:
+    code = (
+        "import sys, vital_eval.leaderboards.board, vital_eval.leaderboards.write, vital_eval.leaderboards.render;"
+        "print([name for name in ('torch', 'transformers', 'pandas', 'av') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

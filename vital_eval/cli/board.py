@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from vital_eval.cli.output import say
@@ -27,11 +28,15 @@ def make_board(runs: tuple[Path, ...], out: Path) -> None:
         VitalError: if a run cannot be read or runs do not compare.
     """
     from vital_eval.leaderboards.board import build_board
-    from vital_eval.leaderboards.pages import write_board
-    from vital_eval.leaderboards.render_terminal import print_board
+    from vital_eval.leaderboards.render import print_board, render_terminal
+    from vital_eval.leaderboards.write import write_board
 
     board = build_board(runs)
     files = write_board(board, out)
-    print_board(board)
+    if sys.stdout.isatty():
+        print_board(board)
+    else:
+        say(render_terminal(board))
+    say()
     for path in files:
         say(str(path))

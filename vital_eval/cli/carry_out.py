@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,15 +12,16 @@ from typing import TYPE_CHECKING
 
 from vital_eval.baseline_estimates import estimate_baselines
 from vital_eval.cli.output import EXIT_INTERRUPTED, EXIT_OWED, complain, say, table
+from vital_eval.errors import RunLogError
+from vital_eval.manifest import MANIFEST_NAME, differing, read_manifest
 from vital_eval.plan import RunPlan, make_manifest
 from vital_eval.progress import Bar, Lines, Reporter, Tally
 from vital_eval.run_log import RunLog
 from vital_eval.runner import Settings, run
-from vital_eval.summary import Summary, summarise, write_summary
+from vital_eval.summary import CellSummary, Summary, summarise, write_summary
 
 if TYPE_CHECKING:
     from vital_eval.engine import Engine
-    from vital_eval.statistics import Estimate
 
 
 def carry_out(plan: RunPlan, engine: Engine, out: Path, settings: Settings, label: str = "") -> int:
@@ -40,7 +42,7 @@ def carry_out(plan: RunPlan, engine: Engine, out: Path, settings: Settings, labe
         try:
             with _reporter() as reporter:
                 tally = asyncio.run(_play(plan, engine, log, settings, reporter))
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, asyncio.CancelledError):
             kept = len(log.done_keys())
             complain(
                 f"interrupted: {kept} of {plan.episodes} episodes are finished and kept in {out}; "
@@ -50,10 +52,34 @@ def carry_out(plan: RunPlan, engine: Engine, out: Path, settings: Settings, labe
         summary = _summarise(plan, log)
     say(summary_table(summary))
     say(f"\nrun folder: {out}")
+    for cell in summary.cells:
+        if cell.tools is not None and cell.tools.invalid:
+            complain(f"{cell.task} {cell.mode.value}: {cell.tools.verdict}; its score is not that of a tool run")
     return _status(tally)
 
 
+def check_folder(plan: RunPlan, out: Path, label: str) -> None:
+    """Find out before a model is loaded that a run folder belongs to another run.
+
+    Raises:
+        RunLogError: if ``out`` holds a run with other tasks, samples, protocols or label.
+    """
+    if not (out / MANIFEST_NAME).exists():
+        return
+    stored = read_manifest(out)
+    fields = differing(stored, make_manifest(plan, stored.engine, label or stored.label))
+    if fields:
+        raise RunLogError(
+            f"{out} holds a run with another specification, which differs in {', '.join(fields)}",
+            "choose another folder, or restore the old settings to resume",
+        )
+
+
 async def _play(plan: RunPlan, engine: Engine, log: RunLog, settings: Settings, reporter: Reporter) -> Tally:
+    this = asyncio.current_task()
+    if this is not None:
+        # Batch systems end a job with SIGTERM; it deserves the same clean stop as Ctrl-C.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
     try:
         return await run(plan, engine, log, settings, reporter)
     finally:
@@ -80,14 +106,17 @@ def summary_table(summary: Summary) -> str:
     """Lay out the figures of one run for a terminal."""
     rows = []
     for cell in summary.cells:
-        headline = cell.headline
         odd = ", ".join(f"{name} {count}" for name, count in cell.outcomes.items() if count and name != "answered")
         tools = cell.tools.verdict if cell.tools else ""
-        rows.append((cell.task, cell.mode.value, cell.primary, _score(headline), str(cell.n), odd, tools))
+        rows.append((cell.task, cell.mode.value, cell.primary, _score(cell), str(cell.n), odd, tools))
     return table(("task", "mode", "metric", "score [95 %]", "n", "not answered", "tools"), rows)
 
 
-def _score(estimate: Estimate) -> str:
+def _score(cell: CellSummary) -> str:
+    if not cell.complete:
+        # A figure that waits for samples is no figure.
+        return "incomplete"
+    estimate = cell.headline
     if estimate.value is None:
         return "-"
     if estimate.low is None or estimate.high is None:

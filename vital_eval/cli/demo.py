@@ -21,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="where all goes (default: runs/demo)"
     )
-    parser.add_argument("--per-task", type=int, default=PER_TASK, metavar="N", help=f"videos per task ({PER_TASK})")
+    parser.add_argument(
+        "--per-task", type=int, default=PER_TASK, metavar="N", help=f"least number of questions per task ({PER_TASK})"
+    )
     parser.add_argument("--seed", type=int, default=SEED, help=f"seed of the world ({SEED})")
 
 
@@ -61,7 +63,7 @@ def execute(args: argparse.Namespace) -> int:
 def _world(out: Path, seed: int, per_task: int) -> Path:
     """Write the world once; a marker, written last, says that it is whole and what it was made from."""
     from vital_eval.atomic import write_atomically
-    from vital_eval.nano.write import write_world
+    from vital_eval.nano.formats import write_world
 
     root = out / f"world-{seed}-{per_task}"
     marker = root / "complete"

@@ -49,9 +49,10 @@ def execute(args: argparse.Namespace) -> int:
     if options.checkpoint is None:
         raise VitalError("--checkpoint is missing", "give the folder of a checkpoint")
     # The model comes last: every cheap mistake has been found by now.
-    from vital_eval.cli.carry_out import carry_out
+    from vital_eval.cli.carry_out import carry_out, check_folder
     from vital_eval.runner import Settings
 
+    check_folder(plan, options.out, options.label)
     factory = registries.engines.load(options.engine)
     engine = factory(options.checkpoint, options.device, options.dtype, options.batch_size)
     settings = Settings(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 _TOOL_CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
+_CALL_END = "</tool_call>"
 _OPEN_TOOL_CALL = re.compile(r"<tool_call>.*?(?:</tool_call>|\Z)", re.DOTALL)
 _ANSWER = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
 
@@ -47,7 +48,8 @@ def split_turn(text: str, *, thought_is_open: bool = False) -> TurnParts:
     spoken = _THOUGHT.sub("", text)
     # A stray closing tag (the opening one was in the prompt) still ends a thought.
     spoken = spoken.rpartition("</think>")[2]
-    calls = _TOOL_CALL.findall(spoken)
+    # Nothing after the last closing tag can be a call; looking there costs the square of its length.
+    calls = _TOOL_CALL.findall(spoken[: spoken.rfind(_CALL_END) + len(_CALL_END)] if _CALL_END in spoken else "")
     answers = _ANSWER.findall(_OPEN_TOOL_CALL.sub("", spoken))
     if len(calls) > 1:
         anomalies.append("several-tool-calls")

@@ -98,7 +98,7 @@ class PyAVDecoder:
         _refuse_too_long(index.stamps, time_base, path)
 
         first = index.stamps[0]
-        times = tuple(float((stamp - first) * time_base) for stamp in index.stamps)
+        times = tuple((stamp - first) * time_base.numerator / time_base.denominator for stamp in index.stamps)
         last_seconds = float(index.last_duration * time_base) or float(frame_seconds or 0) or _UNKNOWN_FRAME_SECONDS
         return VideoInfo(
             duration=times[-1] + last_seconds,
@@ -257,12 +257,13 @@ def _index_packets(container: InputContainer, stream: VideoStream, path: Path) -
     end = 0.0
     last, last_duration = None, 0
     broken = ""
+    units = [float(each.time_base or 0) for each in container.streams]
     try:
         for packet in container.demux():
             if not packet.size:
                 continue
             if packet.pts is not None:
-                end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+                end = max(end, (packet.pts + (packet.duration or 0)) * units[packet.stream_index])
             if packet.stream_index != stream.index:
                 continue
             if packet.is_corrupt:
