@@ -43,8 +43,8 @@ class ReXTime(Task):
     primary: ClassVar[str] = "mIoU"
 
     def annotation_files(self) -> tuple[str, ...]:
-        """Return the repository's file, the only one required; see the class for the optional hub file."""
-        return (_FILE,)
+        """Return the repository's file and, in either form, the hub's (optional, see the class)."""
+        return (_FILE, f"{_HUB_STEM}.jsonl", f"{_HUB_STEM}.parquet")
 
     def samples(self, folder: Path) -> tuple[Sample, ...]:
         """Read the validation questions, with options where the hub file is there."""

@@ -27,8 +27,8 @@ class VideoMME(MultipleChoice):
     primary: ClassVar[str] = "Accuracy"
 
     def annotation_files(self) -> tuple[str, ...]:
-        """Return the hub's test table; ``test.jsonl`` with the same fields goes first where it is there."""
-        return ("test.parquet",)
+        """Return the two forms of the hub's test table; the first that is there is read."""
+        return ("test.jsonl", "test.parquet")
 
     def samples(self, folder: Path) -> tuple[Sample, ...]:
         """Read the test questions."""

@@ -42,8 +42,8 @@ class VSIBench(Task):
     primary: ClassVar[str] = "Average"
 
     def annotation_files(self) -> tuple[str, ...]:
-        """Return the hub's test file; ``test.parquet`` is read where it is missing."""
-        return ("test.jsonl",)
+        """Return the two forms of the hub's test table; the first that is there is read."""
+        return ("test.jsonl", "test.parquet")
 
     def samples(self, folder: Path) -> tuple[Sample, ...]:
         """Read the test questions."""

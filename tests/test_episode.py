@@ -337,13 +337,6 @@ def test_seeds_differ_by_turn_and_attempt_and_repeat() -> None:
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-def test_an_open_thought_of_the_template_is_no_answer() -> None:
-    job = dataclasses.replace(attempt(Mode.COT), thought_is_open=True)
-    engine = ScriptedEngine(turns("maybe <answer>1 to 2</answer>"))
-    trajectory = asyncio.run(run_episode(job, engine, FakeFootage().open))
-    assert trajectory.stop is StopReason.NO_ANSWER
-
-
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(

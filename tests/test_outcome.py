@@ -66,7 +66,7 @@ def trajectory(stop: StopReason, answer: str | None = None, *errors: str) -> Tra
         (trajectory(StopReason.MAX_TURNS, None, "bad-json", "reversed"), Outcome.TOOL_FAILED, "reversed", 0.0),
         (trajectory(StopReason.MAX_TOKENS), Outcome.TRUNCATED, "max-tokens", 0.0),
         (trajectory(StopReason.CONTEXT_OVERFLOW, None, ""), Outcome.TRUNCATED, "context-overflow", 0.0),
-        (trajectory(StopReason.TIMEOUT), Outcome.TRUNCATED, "timeout", 0.0),
+        (trajectory(StopReason.TIMEOUT), Outcome.INFRA_FAILED, "timeout", 0.0),
         (trajectory(StopReason.MEDIA_FAILED), Outcome.INFRA_FAILED, "media-failed", 0.0),
         (trajectory(StopReason.ENGINE_FAILED, None, "bad-json"), Outcome.INFRA_FAILED, "engine-failed", 0.0),
     ],

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from transformers import PreTrainedModel
+
 from vital_eval.engines.encode import Encoded
 
 

@@ -8,6 +8,7 @@ answer, with the earlier skills mixed in so that they stay.
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 import time
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast
+
 from vital_eval.conversation import Conversation
 from vital_eval.engines.checkpoint import open_checkpoint
 from vital_eval.engines.encode import Encoded, Encoder
@@ -147,7 +149,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stage in STAGES:
         state = options.out / f"{stage.name}.safetensors"
         train_stage(
-            model, stage, lambda step, stage=stage: lessons.draw(stage.name, step), tokenizer.pad_token_id, state, report
+            model,
+            stage,
+            functools.partial(lessons.draw, stage.name),
+            tokenizer.pad_token_id,
+            state,
+            report,
         )
         save_checkpoint(model, tokenizer, folder)
     return 0

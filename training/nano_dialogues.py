@@ -102,7 +102,8 @@ def _frame(scene: int, event: Event | None, time: float, side: int) -> NDArray[n
 def _small(pixels: bytes, side: int) -> NDArray[np.uint8]:
     size = round((len(pixels) / 3) ** 0.5)
     frame = np.frombuffer(pixels, dtype=np.uint8).reshape(1, size, size, 3)
-    return resize_frames(frame, (side, side))[0]
+    small: NDArray[np.uint8] = resize_frames(frame, (side, side))[0]
+    return small
 
 
 _KINDS = {

@@ -13,11 +13,20 @@ from pathlib import Path
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
 from vital_eval.nano.world import COLOURS, SHAPES, SIDES
 from vital_eval.prompts import NANO_COT_TEXTS, NANO_DIRECT_TEXTS, NANO_TOOL_TEXTS, render_system
 from vital_eval.toolbox import GetVideoClipFrame
 
-_SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+_SPECIAL = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
 _TAGS = ("<think>", "</think>", "<tool_call>", "</tool_call>", "<answer>", "</answer>")
 #: The fixed parts of a tool call and the tool's schema, one token each.
 FIXED_TEXTS = (
@@ -46,9 +55,11 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         *(f" {word}\n{word}, {word}" for word in words),
         *(render_system(texts, ("",)) for texts in (NANO_DIRECT_TEXTS, NANO_COT_TEXTS, NANO_TOOL_TEXTS)),
         *(text for text in dataclasses.asdict(NANO_TOOL_TEXTS).values()),
-        "system\n user\n assistant\n tool\n <12.4 seconds> 12 s. letter, span\nWhen: red circle, seen from to at nothing green",
+        "system\n user\n assistant\n tool\n <12.4 seconds> 12 s. letter, span\nWhen: red circle, "
+        "seen from to at nothing green",
         "Which shape is red? Which colour is seen from 3 to 9? Which colour is seen first? How many shapes are seen?",
-        "Which colour is in the last frame? Describe. List. On which side is red? How large is red? last first side size count",
+        "Which colour is in the last frame? Describe. List. On which side is red? How large is red? "
+        "last first side size count",
     ] * 4
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -59,13 +70,19 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=700, special_tokens=list(_SPECIAL), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=700,
+        special_tokens=list(_SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(corpus, trainer)
     plain = [*_TAGS, *FIXED_TEXTS, *(str(number) for number in range(1000))]
     tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in plain])
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", clean_up_tokenization_spaces=False  # noqa: S106
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",  # noqa: S106 - not a password
+        pad_token="<|endoftext|>",  # noqa: S106
+        clean_up_tokenization_spaces=False,
     )
     fast.chat_template = CHAT_TEMPLATE
     return fast
@@ -73,7 +90,10 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLForConditionalGeneration:
     """Build the model with random weights (seed torch before)."""
-    ids = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("image_pad", "video_pad", "vision_start", "vision_end")}
+    ids = {
+        name: tokenizer.convert_tokens_to_ids(f"<|{name}|>")
+        for name in ("image_pad", "video_pad", "vision_start", "vision_end")
+    }
     config = Qwen3VLConfig(
         text_config={
             "vocab_size": len(tokenizer),

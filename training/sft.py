@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
+
 from vital_eval.engines.encode import Encoded
 
 from .collate import collate, token_losses
@@ -74,7 +75,7 @@ def train_stage(
             group["lr"] = learning_rate(stage, step)
         loss = token_losses(model, collate(draw(step), pad_id)).mean()
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         recent = loss.item() if step == first else 0.95 * recent + 0.05 * loss.item()
@@ -94,7 +95,9 @@ def _save(model: PreTrainedModel, optimiser: torch.optim.Optimizer, step: int, p
             tensors[f"optimiser.{index}.{name}"] = value
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, metadata={"step": json.dumps(step)})
+    save_file(
+        {name: tensor.contiguous() for name, tensor in tensors.items()}, part, metadata={"step": json.dumps(step)}
+    )
     part.replace(path)
 
 

@@ -87,7 +87,8 @@ def read_task(task: Task, data_root: Path) -> TaskData:
     samples = task.samples(folder)
     if not samples:
         raise DataError(f"{task.name} has no samples in {folder}", "check the annotation files")
-    return TaskData(task, folder, hash_files(folder, task.annotation_files()), samples)
+    present = [name for name in task.annotation_files() if (folder / name).is_file()]
+    return TaskData(task, folder, hash_files(folder, present), samples)
 
 
 def hash_files(folder: Path, names: Iterable[str]) -> str:

@@ -83,7 +83,8 @@ class Generation:
 
     Attributes:
         token_ids: the sampled ids, an end-of-turn token included if one was sampled.
-        text: the decoded turn without the end-of-turn token.
+        text: the decoded turn without the end-of-turn token. Where the chat template opened ``<think>`` before the
+            turn, the text starts with that tag all the same, so that it reads whole.
         finish: why it ended.
         prompt_tokens: length of the prompt, visual tokens included.
         cached_tokens: how many of them came from a cache of earlier turns.

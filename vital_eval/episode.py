@@ -11,8 +11,9 @@ Rules that decide a score, all of them deliberate:
 * A turn with neither a call nor an answer ends the episode; nothing is generated twice.
 * The model is told the annotated duration where there is one (the probed one otherwise); what the tool can reach
   is bounded by the probed duration of the real file.
-* The time limit counts the time the model takes. Decoding has a limit of its own, so that a busy machine cannot turn
-  into a wrong answer.
+* The time limit is a guard against engines that hang. It counts the model's turns only (decoding has a limit of its
+  own), and running into it is a failure of the machine, so that a busy one cannot turn into a wrong answer: what a
+  model may write is bounded by tokens and turns.
 * A bad video, a dead engine, a full context and a spent time limit are outcomes with a name, never exceptions.
 """
 
@@ -82,7 +83,6 @@ class Attempt:
         protocol: how it is attempted.
         tools: the protocol's tools by name; empty unless its mode is ``tool``.
         number: which of several attempts at this sample; it moves the seeds.
-        thought_is_open: the checkpoint's chat template already opens ``<think>`` before a turn.
     """
 
     sample: Sample
@@ -90,7 +90,6 @@ class Attempt:
     protocol: Protocol
     tools: Mapping[str, Tool] = field(default_factory=dict)
     number: int = 0
-    thought_is_open: bool = False
 
     @property
     def episode(self) -> str:
@@ -204,8 +203,9 @@ class _Loop:
 
     async def _generate(self, conversation: Conversation, turn: int) -> Generation:
         attempt = self.attempt
+        more = turn + 1 < attempt.protocol.max_turns
         request = GenerationRequest(
-            conversation, attempt.protocol.sampling, attempt.stop, attempt.seed(turn), attempt.episode
+            conversation, attempt.protocol.sampling, attempt.stop, attempt.seed(turn), attempt.episode, more
         )
         now = asyncio.get_running_loop().time
         started = now()
@@ -220,7 +220,7 @@ class _Loop:
         return generation
 
     def _read(self, generation: Generation) -> tuple[TurnParts, tuple[str, ...]]:
-        parts = split_turn(generation.text[:MAX_TURN_CHARACTERS], thought_is_open=self.attempt.thought_is_open)
+        parts = split_turn(generation.text[:MAX_TURN_CHARACTERS])
         anomalies = list(parts.anomalies)
         if len(generation.text) > MAX_TURN_CHARACTERS:
             anomalies.append("text-cut")

@@ -24,8 +24,9 @@ class Outcome(StrEnum):
     INFRA_FAILED = "infra-failed"
 
 
-_TRUNCATED = {StopReason.MAX_TOKENS, StopReason.CONTEXT_OVERFLOW, StopReason.TIMEOUT}
-_INFRA = {StopReason.MEDIA_FAILED, StopReason.ENGINE_FAILED}
+_TRUNCATED = {StopReason.MAX_TOKENS, StopReason.CONTEXT_OVERFLOW}
+#: How long a turn takes says more about the machine and its load than about the model.
+_INFRA = {StopReason.MEDIA_FAILED, StopReason.ENGINE_FAILED, StopReason.TIMEOUT}
 
 
 @dataclass(frozen=True, slots=True)

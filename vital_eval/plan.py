@@ -61,12 +61,11 @@ class RunPlan:
         """Number of episodes in the whole run."""
         return self.attempts * sum(len(plan.data.samples) * len(plan.protocols) for plan in self.tasks)
 
-    def jobs(self, plan: TaskPlan, *, thought_is_open: bool = False) -> Iterator[tuple[Key, Attempt]]:
+    def jobs(self, plan: TaskPlan) -> Iterator[tuple[Key, Attempt]]:
         """Yield every attempt of one task with its key; those at one sample follow each other.
 
         Args:
             plan: one of :attr:`tasks`.
-            thought_is_open: see :class:`~vital_eval.episode.Attempt`.
         """
         task = plan.data.task
         for sample in plan.data.samples:
@@ -75,7 +74,7 @@ class RunPlan:
                 tools = {name: self.tools[name] for name in protocol.tools}
                 for number in range(self.attempts):
                     key = (task.name, protocol.hash, sample.id, number)
-                    yield key, Attempt(sample, kind, protocol, tools, number, thought_is_open)
+                    yield key, Attempt(sample, kind, protocol, tools, number)
 
 
 def make_plan(

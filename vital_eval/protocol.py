@@ -120,7 +120,7 @@ class Protocol:
     max_turns: int = 1
     overrun_seconds: float = 2.0
     min_clip_seconds: float = 0.5
-    max_seconds: float = 600.0
+    max_seconds: float = 3600.0
     subtitles: bool = False
     sampling: Sampling = Sampling()
 

@@ -29,9 +29,6 @@ from vital_eval.sample import Sample
 from vital_eval.task import Task
 from vital_eval.trajectory import StopReason, Trajectory
 
-#: Key of an engine's details; ``yes`` if its chat template opens ``<think>`` before the model's first word.
-OPENS_THOUGHT = "opens_thought"
-
 _T = TypeVar("_T")
 
 
@@ -81,12 +78,11 @@ async def run(
     done = log.done_keys()
     tally = Tally(plan.episodes, resumed=len(done))
     watch = _Watch(settings.failures_in_a_row)
-    opens_thought = engine.info.details.get(OPENS_THOUGHT) == "yes"
     reporter.update(tally)
     async with contextlib.AsyncExitStack() as stack:
         jobs: list[_Job] = []
         for task_plan in plan.tasks:
-            attempts = plan.jobs(task_plan, thought_is_open=opens_thought)
+            attempts = plan.jobs(task_plan)
             owed = [attempt for key, attempt in attempts if key not in done]
             videos = await _open_videos(task_plan, owed, engine, settings, stack)
             jobs += [_Job(task_plan.data.task, attempt, videos[attempt.protocol.decoder]) for attempt in owed]

@@ -92,7 +92,7 @@ class Task(ABC):
 
     @abstractmethod
     def annotation_files(self) -> tuple[str, ...]:
-        """Return the official files below the task's folder that :meth:`samples` reads."""
+        """Return the files below the task's folder that :meth:`samples` may read; some are alternatives or optional."""
 
     @abstractmethod
     def samples(self, folder: Path) -> tuple[Sample, ...]:

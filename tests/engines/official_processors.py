@@ -21,6 +21,7 @@ for _name in ("nms", "qnms"):
 from transformers import AutoTokenizer, Qwen2VLVideoProcessor, Qwen3VLProcessor, Qwen3VLVideoProcessor  # noqa: E402
 from transformers.image_processing_utils import BatchFeature  # noqa: E402
 from transformers.video_utils import VideoMetadata  # noqa: E402
+
 from vital_eval.clip import Clip  # noqa: E402
 from vital_eval.engines.checkpoint import open_checkpoint  # noqa: E402
 from vital_eval.engines.encode import Encoder  # noqa: E402
@@ -53,7 +54,10 @@ def _processed(processor: object, clip: Clip, rate: float) -> BatchFeature:
 def main(qwen2: Path, qwen3: Path) -> dict[str, float]:
     """Return the largest differences found."""
     found: dict[str, float] = {}
-    for name, folder, processor_class in (("qwen2_5_vl", qwen2, Qwen2VLVideoProcessor), ("qwen3_vl", qwen3, Qwen3VLVideoProcessor)):
+    for name, folder, processor_class in (
+        ("qwen2_5_vl", qwen2, Qwen2VLVideoProcessor),
+        ("qwen3_vl", qwen3, Qwen3VLVideoProcessor),
+    ):
         settings = open_checkpoint(folder).pixels
         processor = processor_class(
             patch_size=settings.patch,
@@ -69,20 +73,33 @@ def main(qwen2: Path, qwen3: Path) -> dict[str, float]:
             assert official["video_grid_thw"].tolist() == [list(grid)], (official["video_grid_thw"], grid)
             found[f"{name} pixels {frames}"] = float(np.abs(official["pixel_values_videos"].numpy() - ours).max())
             # Positive control: other normalisation must show.
-            found[f"{name} control {frames}"] = float(np.abs(official["pixel_values_videos"].numpy() - ours * 1.01).max())
+            found[f"{name} control {frames}"] = float(
+                np.abs(official["pixel_values_videos"].numpy() - ours * 1.01).max()
+            )
     settings = open_checkpoint(qwen2).pixels
     found["seconds per patch"] = abs(seconds_per_patch(_clip(28, 8, 0.5), settings.temporal) - 4.0)
 
     checkpoint = open_checkpoint(qwen3)
     tokenizer = AutoTokenizer.from_pretrained(qwen3)
-    for token, mark in (("image_token", "<|image_pad|>"), ("video_token", "<|video_pad|>"), ("vision_start_token", "<|vision_start|>"), ("vision_end_token", "<|vision_end|>")):
+    for token, mark in (
+        ("image_token", "<|image_pad|>"),
+        ("video_token", "<|video_pad|>"),
+        ("vision_start_token", "<|vision_start|>"),
+        ("vision_end_token", "<|vision_end|>"),
+    ):
         setattr(tokenizer, token, mark)
-    video_processor = Qwen3VLVideoProcessor(patch_size=16, merge_size=2, temporal_patch_size=2, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    video_processor = Qwen3VLVideoProcessor(
+        patch_size=16, merge_size=2, temporal_patch_size=2, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    )
     from transformers import Qwen2VLImageProcessorPil
 
-    processor = Qwen3VLProcessor(Qwen2VLImageProcessorPil(), tokenizer, video_processor, chat_template=tokenizer.chat_template)
+    processor = Qwen3VLProcessor(
+        Qwen2VLImageProcessorPil(), tokenizer, video_processor, chat_template=tokenizer.chat_template
+    )
     clip = _clip(32, 6, 2.0)
-    encoder = Encoder(checkpoint, tokenizer, tokenizer.convert_tokens_to_ids("<|video_pad|>"), tokenizer.eos_token_id, {})
+    encoder = Encoder(
+        checkpoint, tokenizer, tokenizer.convert_tokens_to_ids("<|video_pad|>"), tokenizer.eos_token_id, {}
+    )
     text, _, _, _ = encoder._expand(clip)
     # A bare pad is the form that gives the trained (4.57) text in every version.
     official = processor(

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from vital_eval.conversation import Conversation, Message, TextPart, VideoPart
 from vital_eval.engine import ContextOverflowError, Generation, GenerationRequest
 from vital_eval.engines.checkpoint import open_checkpoint
@@ -26,7 +27,9 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return write_checkpoint(tmp_path_factory.mktemp("tiny") / request.param, request.param)
 
 
-def _generate(folder: Path, requests: Sequence[GenerationRequest], *, batch_size: int = 8, cache: int = 1 << 30) -> list[Generation]:
+def _generate(
+    folder: Path, requests: Sequence[GenerationRequest], *, batch_size: int = 8, cache: int = 1 << 30
+) -> list[Generation]:
     """Run requests that arrive together."""
 
     async def run() -> list[Generation]:
@@ -81,7 +84,11 @@ def test_decoding_equals_greedy_full_passes_without_cache(folder: Path) -> None:
     conversation = opening(make_clip(0.0, 40.0, 10, _factor(folder), 4))
     written: tuple[int, ...] = ()
     for _ in range(6):
-        encoded = engine._encoder.encode((*conversation, turn(written)), open_turn=False) if written else engine._encoder.encode(conversation)
+        encoded = (
+            engine._encoder.encode((*conversation, turn(written)), open_turn=False)
+            if written
+            else engine._encoder.encode(conversation)
+        )
         logits = _logits(engine, encoded)[-1].clone()
         logits[list(engine._vocabulary.banned_ids)] = -torch.inf
         written = (*written, int(logits.argmax()))

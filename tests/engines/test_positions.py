@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from vital_eval.engines.positions import VisionBlock, mrope_positions
 
 

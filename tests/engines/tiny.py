@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
+
 from vital_eval.clip import Clip
 from vital_eval.conversation import AssistantTurn, Conversation, Message, TextPart, VideoPart
 from vital_eval.engine import FinishReason, Generation, GenerationRequest
@@ -22,7 +23,10 @@ CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
 def write_checkpoint(folder: Path, model_type: str, seed: int = 0) -> Path:
     """Write a random checkpoint whose logits depend strongly on positions (attention weights times 8)."""
     tokenizer = build_tokenizer()
-    ids = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("image_pad", "video_pad", "vision_start", "vision_end")}
+    ids = {
+        name: tokenizer.convert_tokens_to_ids(f"<|{name}|>")
+        for name in ("image_pad", "video_pad", "vision_start", "vision_end")
+    }
     text = {
         "vocab_size": len(tokenizer),
         "hidden_size": 64,
@@ -45,10 +49,23 @@ def write_checkpoint(folder: Path, model_type: str, seed: int = 0) -> Path:
     }
     torch.manual_seed(seed)
     if model_type == "qwen3_vl":
-        text["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [6, 5, 5], "mrope_interleaved": True}
+        text["rope_parameters"] = {
+            "rope_type": "default",
+            "rope_theta": 1e4,
+            "mrope_section": [6, 5, 5],
+            "mrope_interleaved": True,
+        }
         vision = {
-            "depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "patch_size": 16, "spatial_merge_size": 2,
-            "temporal_patch_size": 2, "out_hidden_size": 64, "num_position_embeddings": 16, "deepstack_visual_indexes": [0],
+            "depth": 2,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_heads": 2,
+            "patch_size": 16,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            "out_hidden_size": 64,
+            "num_position_embeddings": 16,
+            "deepstack_visual_indexes": [0],
         }
         config = transformers.Qwen3VLConfig(text_config=text, vision_config=vision, **marks)
         model = transformers.Qwen3VLForConditionalGeneration(config)
@@ -56,8 +73,17 @@ def write_checkpoint(folder: Path, model_type: str, seed: int = 0) -> Path:
     else:
         text["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [6, 5, 5]}
         vision = {
-            "depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "patch_size": 14, "spatial_merge_size": 2,
-            "temporal_patch_size": 2, "out_hidden_size": 64, "window_size": 56, "fullatt_block_indexes": [1], "tokens_per_second": 2,
+            "depth": 2,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_heads": 2,
+            "patch_size": 14,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            "out_hidden_size": 64,
+            "window_size": 56,
+            "fullatt_block_indexes": [1],
+            "tokens_per_second": 2,
         }
         config = transformers.Qwen2_5_VLConfig(text_config=text, vision_config=vision, **marks)
         model = transformers.Qwen2_5_VLForConditionalGeneration(config)
@@ -86,7 +112,9 @@ def opening(clip: Clip | None, question: str = "Which colour is seen first?") ->
     return (Message("system", (TextPart("answer"),)), Message("user", parts))
 
 
-def request(conversation: Conversation, episode: str = "e", tokens: int = 12, *, expect_more: bool = True) -> GenerationRequest:
+def request(
+    conversation: Conversation, episode: str = "e", tokens: int = 12, *, expect_more: bool = True
+) -> GenerationRequest:
     """Make a greedy request."""
     return GenerationRequest(conversation, Sampling(max_new_tokens=tokens), ("</answer>",), 0, episode, expect_more)
 

@@ -14,12 +14,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+
+from vital_eval.errors import RunLogError
 from vital_eval.leaderboards.board import Board, Cell, Status, build_board
 from vital_eval.leaderboards.render import render_csv, render_html, render_markdown, render_terminal
 from vital_eval.leaderboards.tables import cell_texts, clean, further_tables, interval, percent, points
 from vital_eval.leaderboards.write import write_board
-
-from vital_eval.errors import RunLogError
 from vital_eval.protocol import Mode
 from vital_eval.statistics import Estimate
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from vital_eval.nano.formats import write_world
 from vital_eval.nano.questions import Ask, ask_question
 from vital_eval.nano.render import SIDE, draw, write_mp4
@@ -31,7 +32,7 @@ def test_events_are_in_order_inside_the_video_and_on_frames(name: str) -> None:
         video = make_video(plan, generator(World.TRAIN, seed))
         bounds = [bound for event in video.events for bound in event.window]
         assert bounds == sorted(bounds)
-        assert 0 <= bounds[0]
+        assert bounds[0] >= 0
         assert bounds[-1] <= video.duration
         assert all(event.start < event.end for event in video.events)
         assert all(bound * FPS == round(bound * FPS) for bound in bounds)
@@ -58,14 +59,18 @@ def test_the_right_option_is_right_and_the_only_one(ask: Ask) -> None:
     for seed in range(30):
         rng = generator(World.TRAIN, seed)
         video = make_video(PLANS["flash"], rng)
-        question = ask_question(ask, video, rng, options if ask not in {Ask.MOMENT, Ask.MOMENTS, Ask.COUNT, Ask.SIZE} else 0)
+        question = ask_question(
+            ask, video, rng, options if ask not in {Ask.MOMENT, Ask.MOMENTS, Ask.COUNT, Ask.SIZE} else 0
+        )
         if question.letter is not None:
             assert question.options[ord(question.letter) - ord("A")] == question.word
             assert len(set(question.options)) == len(question.options)
         if question.window is not None:
             start, end = question.window
             seen = {event.colour for event in video.events if event.start < end and start < event.end}
-            assert seen <= {question.event.colour} | {e.colour for e in video.events if e.end == start or e.start == end}
+            assert seen <= {question.event.colour} | {
+                e.colour for e in video.events if e.end == start or e.start == end
+            }
             assert question.event.colour in seen
 
 
@@ -84,7 +89,9 @@ def test_mp4_shows_what_the_events_say(tmp_path: Path) -> None:
 
 def test_shapes_and_colours_can_be_told_apart() -> None:
     frames = [
-        draw(0, Event(0, 1, colour, shape, 60, "left"), 0.0) for colour in COLOURS for shape in ("circle", "square", "bar")
+        draw(0, Event(0, 1, colour, shape, 60, "left"), 0.0)
+        for colour in COLOURS
+        for shape in ("circle", "square", "bar")
     ]
     for i, one in enumerate(frames):
         for other in frames[:i]:

@@ -34,12 +34,6 @@ def test_parts(text, call, answer, anomalies) -> None:
     assert split_turn(text) == TurnParts(call, answer, anomalies)
 
 
-def test_a_thought_that_the_template_opened() -> None:
-    assert split_turn("so <answer>A</answer>", thought_is_open=True).answer is None
-    assert split_turn("so</think><answer>A</answer>", thought_is_open=True).answer == "A"
-    assert split_turn("<think>so</think><answer>A</answer>", thought_is_open=True).answer == "A"
-
-
 TAGS = ["<think>", "</think>", "<answer>", "</answer>", "<tool_call>", "</tool_call>", "x", "7 to 9", "\n"]
 
 

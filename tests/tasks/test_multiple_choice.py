@@ -5,10 +5,10 @@ from __future__ import annotations
 import pyarrow
 import pyarrow.parquet
 import pytest
-from vital_eval.tasks.longvideo_reason import split_problem
 
 from vital_eval.errors import DataError
 from vital_eval.registry import Registry
+from vital_eval.tasks.longvideo_reason import split_problem
 
 from . import official_forms as forms
 

@@ -1,4 +1,4 @@
-"""Training of vital-nano: the same prompts as evaluation, targets that the view proves, and a loss that sees the video."""
+"""Training of vital-nano: prompts as in evaluation, targets that the view proves, a loss that sees the video."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from vital_eval.conversation import AssistantTurn, Message, VideoPart
 from vital_eval.engines.checkpoint import open_checkpoint
 from vital_eval.engines.encode import Encoded, Encoder
@@ -41,7 +42,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def encoder(folder: Path) -> Encoder:
     tokenizer = build_tokenizer()
-    return Encoder(open_checkpoint(folder), tokenizer, tokenizer.convert_tokens_to_ids("<|video_pad|>"), tokenizer.eos_token_id, {})
+    return Encoder(
+        open_checkpoint(folder), tokenizer, tokenizer.convert_tokens_to_ids("<|video_pad|>"), tokenizer.eos_token_id, {}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +56,12 @@ def test_tokenizer_survives_saving_and_loading(folder: Path) -> None:
     import transformers
 
     loaded, built = transformers.AutoTokenizer.from_pretrained(folder), build_tokenizer()
-    for text in ("at 7, 42 and 153.4", *FIXED_TEXTS, "<think> red 9 to 28</think><answer>B, 9 to 28</answer>", "Ünïcode €"):
+    for text in (
+        "at 7, 42 and 153.4",
+        *FIXED_TEXTS,
+        "<think> red 9 to 28</think><answer>B, 9 to 28</answer>",
+        "Ünïcode €",
+    ):
         ids = built(text, add_special_tokens=False)["input_ids"]
         assert loaded(text, add_special_tokens=False)["input_ids"] == ids
         assert loaded.decode(ids, clean_up_tokenization_spaces=False) == text
@@ -99,7 +107,7 @@ def test_training_prompt_is_the_evaluation_prompt(encoder: Encoder) -> None:
 def test_targets_bracket_the_event_and_the_tool_makes_them_tighter() -> None:
     wide, tight = [], []
     for _, question, dialogue in _dialogues(Mode.TOOL, Ask.MOMENT, 40):
-        (start, end), = question.windows
+        ((start, end),) = question.windows
         call = split_turn(dialogue[2].generation.text).tool_call
         answer = split_turn(dialogue[4].generation.text).answer
         assert call is not None
@@ -140,11 +148,13 @@ def test_lessons_depend_on_the_step_alone(encoder: Encoder, lessons: Lessons) ->
     again = Lessons(encoder, encoder.tokenizer, seed=0)  # type: ignore[arg-type]
     for stage in STAGES:
         one, two = lessons.draw(stage.name, 7), again.draw(stage.name, 7)
-        assert all(np.array_equal(a.ids, b.ids) and np.array_equal(a.patches, b.patches) for a, b in zip(one, two, strict=True))
+        assert all(
+            np.array_equal(a.ids, b.ids) and np.array_equal(a.patches, b.patches) for a, b in zip(one, two, strict=True)
+        )
 
 
 def test_interrupted_stage_ends_with_the_same_weights(tmp_path: Path, lessons: Lessons) -> None:
-    class Interrupt(Exception):
+    class InterruptError(Exception):
         pass
 
     def weights(interrupt_at: int | None) -> dict[str, torch.Tensor]:
@@ -155,11 +165,11 @@ def test_interrupted_stage_ends_with_the_same_weights(tmp_path: Path, lessons: L
 
         def draw(step: int) -> list[Encoded]:
             if step == interrupt_at:
-                raise Interrupt
+                raise InterruptError
             return list(lessons.draw("drills", step)[:2])
 
         if interrupt_at is not None:
-            with pytest.raises(Interrupt):
+            with pytest.raises(InterruptError):
                 train_stage(model, stage, draw, 0, state, lambda line: None, save_every=1)
             interrupt_at = None
             torch.manual_seed(1)

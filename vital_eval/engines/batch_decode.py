@@ -207,9 +207,7 @@ def _finish(row: Row, vocabulary: Vocabulary) -> FinishReason | None:
 def _extract(cache: DynamicCache, place: int, attention: torch.Tensor, row: Row) -> CachedPrefix:
     """Copy one row's keys and values out of the batch, padding left behind."""
     kept = attention.bool()
-    layers = tuple(
-        (layer.keys[place][:, kept].clone(), layer.values[place][:, kept].clone()) for layer in cache.layers
-    )
+    layers = tuple((layer.keys[place][:, kept].clone(), layer.values[place][:, kept].clone()) for layer in cache.layers)
     # The last sampled token was never fed, so it has no keys yet.
     ids = np.concatenate([row.encoded.ids, np.asarray(row.written[:-1], dtype=np.int64)])
     return CachedPrefix(ids, layers)

@@ -72,7 +72,9 @@ def open_checkpoint(folder: Path) -> Checkpoint:
             safetensors is something else, the checkpoint asks for remote code, or the family is not supported.
     """
     if not folder.is_dir():
-        raise CheckpointError(f"checkpoint folder {folder} does not exist", "give the path of a local checkpoint folder")
+        raise CheckpointError(
+            f"checkpoint folder {folder} does not exist", "give the path of a local checkpoint folder"
+        )
     config = _read_json(folder / "config.json")
     if "auto_map" in config:
         raise CheckpointError(
@@ -114,7 +116,9 @@ def _check_safetensors(path: Path) -> None:
         start = file.read(9)
     length = int.from_bytes(start[:8], "little")
     if len(start) < 9 or length > size - 8 or start[8:9] != b"{":
-        raise CheckpointError(f"{path} is not a safetensors file", "convert the checkpoint again; do not rename other formats")
+        raise CheckpointError(
+            f"{path} is not a safetensors file", "convert the checkpoint again; do not rename other formats"
+        )
 
 
 def _pixel_settings(folder: Path, config: Mapping[str, Any]) -> PixelSettings:
@@ -141,7 +145,9 @@ def _pixel_settings(folder: Path, config: Mapping[str, Any]) -> PixelSettings:
             "it needs patch sizes in config.json and image_mean / image_std in a processor config",
         ) from error
     if len(mean) != 3 or len(std) != 3:
-        raise CheckpointError(f"image_mean or image_std of {folder} does not have three values", "check the processor config")
+        raise CheckpointError(
+            f"image_mean or image_std of {folder} does not have three values", "check the processor config"
+        )
     return PixelSettings(patch, merge, temporal, (mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
 
 

@@ -132,7 +132,10 @@ class Encoder:
         text = str(rendered).rpartition(_PLACEHOLDER)[2] if index else str(rendered)
         wanted = sum(len(entry.parts) for entry in conversation[index:end] if isinstance(entry, Message))
         wanted -= sum(
-            isinstance(part, TextPart) for entry in conversation[index:end] if isinstance(entry, Message) for part in entry.parts
+            isinstance(part, TextPart)
+            for entry in conversation[index:end]
+            if isinstance(entry, Message)
+            for part in entry.parts
         )
         if text.count(_VIDEO) != wanted or text.count("<|video_pad|>") != wanted:
             raise EngineError(

@@ -74,7 +74,9 @@ def load_engine(
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"cannot load {opened.folder}: {line}", "the checkpoint may be incomplete or damaged") from error
+        raise CheckpointError(
+            f"cannot load {opened.folder}: {line}", "the checkpoint may be incomplete or damaged"
+        ) from error
     return HFEngine(opened, model.to(place).eval(), tokenizer, batch_size, cache_bytes)
 
 
@@ -102,7 +104,9 @@ class HFEngine:
         known = tokenizer.get_vocab()
         missing = [token for token in ("<|video_pad|>", "<|vision_start|>") if token not in known]
         if missing:
-            raise CheckpointError(f"the tokenizer of {checkpoint.folder} lacks {missing}", "use the family's own tokenizer")
+            raise CheckpointError(
+                f"the tokenizer of {checkpoint.folder} lacks {missing}", "use the family's own tokenizer"
+            )
         self._model = model
         self._tokenizer = tokenizer
         self._batch_size = batch_size

@@ -18,9 +18,11 @@ def choose_token(logits: torch.Tensor, seen: torch.Tensor, sampling: Sampling, g
     """
     if sampling.repetition_penalty != 1.0:
         logits = logits.clone()
-        known = seen.unique()
+        known = torch.unique(seen)
         scores = logits[known]
-        logits[known] = torch.where(scores > 0, scores / sampling.repetition_penalty, scores * sampling.repetition_penalty)
+        logits[known] = torch.where(
+            scores > 0, scores / sampling.repetition_penalty, scores * sampling.repetition_penalty
+        )
     if sampling.temperature == 0:
         return int(logits.argmax())
     probabilities = torch.softmax(logits / sampling.temperature, dim=-1)

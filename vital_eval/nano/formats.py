@@ -54,7 +54,9 @@ def write_world(root: Path, seed: int, per_task: int, report: Callable[[str], No
             report(task)
 
 
-def _videos(folder: Path, seed: int, count: int, plans: tuple[VideoPlan, ...], name: Callable[[int], str]) -> Iterator[_Video]:
+def _videos(
+    folder: Path, seed: int, count: int, plans: tuple[VideoPlan, ...], name: Callable[[int], str]
+) -> Iterator[_Video]:
     for number in range(count):
         rng = generator(World.TEST, seed, number)
         video = make_video(plans[number % len(plans)], rng)
@@ -157,11 +159,17 @@ def _next_gqa(folder: Path, seed: int, per_task: int) -> None:
 
 
 def _rextime(folder: Path, seed: int, per_task: int) -> None:
-    rows, hub = [], []
+    rows: list[dict[str, Any]] = []
+    hub: list[dict[str, Any]] = []
     for item in _videos(folder, seed, _share(per_task, 2), (_MEDIUM,), lambda number: f"nano{number:02d}_210.0_360.0"):
         for question in _distinct(item, Ask.SHAPE_AND_MOMENT, 2, options=4):
             start, end = question.windows[0]
-            common = {"qid": f"qvh_val{len(rows)}", "vid": item.name, "duration": item.video.duration, "ans": question.letter}
+            common = {
+                "qid": f"qvh_val{len(rows)}",
+                "vid": item.name,
+                "duration": item.video.duration,
+                "ans": question.letter,
+            }
             rows.append({**common, "query": question.text, "relevant_windows": [[start, end]]})
             hub.append(
                 {
@@ -184,7 +192,9 @@ def _vsi_bench(folder: Path, seed: int, per_task: int) -> None:
         "object_rel_direction_easy": (Ask.SIDE, 2),
         "obj_appearance_order": (Ask.COLOUR_FIRST, 4),
     }
-    for item in _videos(folder, seed, _share(per_task, 4), (_SHORT, _MEDIUM), lambda number: f"nano/scene{number:04d}_00"):
+    for item in _videos(
+        folder, seed, _share(per_task, 4), (_SHORT, _MEDIUM), lambda number: f"nano/scene{number:04d}_00"
+    ):
         for kind, (ask, count) in kinds.items():
             question = item.ask(ask, count)
             numeric = question.number is not None
@@ -203,7 +213,7 @@ def _vsi_bench(folder: Path, seed: int, per_task: int) -> None:
 
 
 def _mmvu(folder: Path, seed: int, per_task: int) -> None:
-    rows = []
+    rows: list[dict[str, Any]] = []
     plan = VideoPlan(_MEDIUM.shortest, _MEDIUM.longest, flash=True)
     for item in _videos(folder, seed, _share(per_task, 2), (plan,), lambda number: f"Nano/{number}"):
         for open_ended in (False, True):

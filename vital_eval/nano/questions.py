@@ -68,16 +68,25 @@ def ask_question(ask: Ask, video: NanoVideo, rng: np.random.Generator, options: 
     if ask is Ask.MOMENTS:
         return NanoQuestion(ask, event.name, event, windows=video.windows_of(event.colour))
     if ask is Ask.SHAPE_AND_MOMENT:
-        return _with_options(NanoQuestion(ask, f"Which shape is {event.colour}?", event, (event.window,), word=event.shape), SHAPES, options, rng)
+        return _with_options(
+            NanoQuestion(ask, f"Which shape is {event.colour}?", event, (event.window,), word=event.shape),
+            SHAPES,
+            options,
+            rng,
+        )
     if ask is Ask.COLOUR_BETWEEN:
         shortest = min(video.events, key=lambda event: event.end - event.start)
         event = shortest if rng.random() < 0.5 else event
         window = _window_around(event, video, rng)
         text = f"Which colour is seen from {window[0]:.0f} to {window[1]:.0f}?"
-        return _with_options(NanoQuestion(ask, text, event, word=event.colour, window=window), tuple(COLOURS), options, rng)
+        return _with_options(
+            NanoQuestion(ask, text, event, word=event.colour, window=window), tuple(COLOURS), options, rng
+        )
     if ask is Ask.COLOUR_FIRST:
         event = video.events[0]
-        return _with_options(NanoQuestion(ask, "Which colour is seen first?", event, word=event.colour), tuple(COLOURS), options, rng)
+        return _with_options(
+            NanoQuestion(ask, "Which colour is seen first?", event, word=event.colour), tuple(COLOURS), options, rng
+        )
     if ask is Ask.COLOUR_AT_END:
         event = video.events[-1]
         question = NanoQuestion(ask, "<image 1> Which colour is in the last frame?", event, word=event.colour)

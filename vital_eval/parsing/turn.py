@@ -32,17 +32,13 @@ class TurnParts:
     anomalies: tuple[str, ...]
 
 
-def split_turn(text: str, *, thought_is_open: bool = False) -> TurnParts:
+def split_turn(text: str) -> TurnParts:
     """Read one turn.
 
     Args:
-        text: the decoded turn.
-        thought_is_open: the chat template already opened ``<think>`` before the turn, so text up to the first
-            ``</think>`` is thought.
+        text: the decoded turn; where the chat template opened ``<think>``, engines let it start with that tag.
     """
     anomalies: list[str] = []
-    if thought_is_open and not text.lstrip().startswith("<think>"):
-        text = "<think>" + text
     if text.rfind("<think>") > text.rfind("</think>"):
         anomalies.append("unclosed-thought")
     spoken = _THOUGHT.sub("", text)
