@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from vital_eval.clip import Clip
 from vital_eval.conversation import AssistantTurn, Message, TextPart, VideoPart
-from vital_eval.engine import ContextOverflowError, FinishReason, Generation, GenerationRequest
+from vital_eval.engine import ContextOverflowError, GenerationRequest
 from vital_eval.engines.scripted import Reply, ScriptedEngine, turns
 from vital_eval.episode import MAX_TURN_CHARACTERS, Attempt, Footage, run_episode
 from vital_eval.errors import EngineError, MediaError
+from vital_eval.generation import FinishReason, Generation
 from vital_eval.presets import preset
 from vital_eval.protocol import Mode, Protocol, View
 from vital_eval.sample import Sample, Target

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import pytest
 
-from vital_eval.engine import FinishReason
+from vital_eval.generation import FinishReason
 from vital_eval.outcome import Outcome, grade
 from vital_eval.sample import Sample, Target
 from vital_eval.task import Answer, AnswerKind, Metric, Task, Unparsed

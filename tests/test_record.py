@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vital_eval.engine import FinishReason
 from vital_eval.errors import RunLogError
+from vital_eval.generation import FinishReason
 from vital_eval.outcome import Outcome
 from vital_eval.protocol import Mode
 from vital_eval.record import Record, loads_strictly, record_from_json, record_to_json, record_to_line

@@ -13,9 +13,10 @@ import pytest
 
 from tests.toy_world import ANSWER, CALL, TASK, write_data_root
 from vital_eval.data_root import Shard, read_task, select
-from vital_eval.engine import Generation, GenerationRequest
+from vital_eval.engine import GenerationRequest
 from vital_eval.engines.scripted import ScriptedEngine, question_of, turns
 from vital_eval.errors import EngineError, ProtocolError, VitalError
+from vital_eval.generation import Generation
 from vital_eval.outcome import Outcome
 from vital_eval.plan import RunPlan, TaskPlan, make_manifest, make_plan
 from vital_eval.presets import preset

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vital_eval.engine import EngineInfo, FinishReason, FrameGeometry
+from vital_eval.engine import EngineInfo, FrameGeometry
 from vital_eval.errors import RunLogError
+from vital_eval.generation import FinishReason
 from vital_eval.manifest import Entry, Manifest
 from vital_eval.outcome import Outcome
 from vital_eval.presets import preset

@@ -1,1 +1,1 @@
-"""."""
+"""Training: supervised fine-tuning on conversations, and the recipe of vital-nano."""

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from vital_eval.clip import Clip
 from vital_eval.conversation import AssistantTurn, Conversation, Message, TextPart, VideoPart
-from vital_eval.engine import FinishReason, Generation
 from vital_eval.engines.pixels import patch_times
+from vital_eval.generation import FinishReason, Generation
 from vital_eval.nano.questions import Ask, NanoQuestion
 from vital_eval.nano.render import draw
 from vital_eval.nano.world import Event, NanoVideo

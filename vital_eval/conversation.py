@@ -1,18 +1,16 @@
 """The dialogue between harness and model.
 
-Turns that the model wrote are kept as the :class:`~vital_eval.engine.Generation` that came out, token ids
+Turns that the model wrote are kept as the :class:`~vital_eval.generation.Generation` that came out, token ids
 included: the next turn is built from those ids, because decoding and tokenising again changes the prompt.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from vital_eval.clip import Clip
-
-if TYPE_CHECKING:
-    from vital_eval.engine import Generation
+from vital_eval.generation import Generation
 
 
 @dataclass(frozen=True, slots=True)

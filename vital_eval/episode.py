@@ -28,8 +28,9 @@ from dataclasses import dataclass, field
 
 from vital_eval.clip import Clip
 from vital_eval.conversation import AssistantTurn, Conversation, Message, TextPart, VideoPart
-from vital_eval.engine import ContextOverflowError, Engine, FinishReason, Generation, GenerationRequest
+from vital_eval.engine import ContextOverflowError, Engine, GenerationRequest
 from vital_eval.errors import EngineError, MediaError
+from vital_eval.generation import FinishReason, Generation
 from vital_eval.parsing.turn import TurnParts, split_turn
 from vital_eval.prompts import render_system, render_tool_error, render_tool_result, render_user
 from vital_eval.protocol import Mode, Protocol, View

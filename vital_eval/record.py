@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from vital_eval.engine import FinishReason
 from vital_eval.errors import RunLogError
+from vital_eval.generation import FinishReason
 from vital_eval.outcome import Outcome
 from vital_eval.protocol import Mode
 from vital_eval.span import Span, Window

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from vital_eval.engine import FinishReason
+from vital_eval.generation import FinishReason
 from vital_eval.span import Window
 
 

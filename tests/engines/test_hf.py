@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from vital_eval.conversation import Conversation, Message, TextPart, VideoPart
-from vital_eval.engine import ContextOverflowError, Generation, GenerationRequest
+from vital_eval.engine import ContextOverflowError, GenerationRequest
 from vital_eval.engines.checkpoint import open_checkpoint
 from vital_eval.engines.encode import Encoded
 from vital_eval.engines.hf import HFEngine, load_engine
 from vital_eval.errors import CheckpointError, EngineError
+from vital_eval.generation import Generation
 
 from .tiny import make_clip, opening, request, turn, write_checkpoint
 

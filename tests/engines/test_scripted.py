@@ -8,8 +8,9 @@ import numpy as np
 
 from vital_eval.clip import Clip
 from vital_eval.conversation import AssistantTurn, Conversation, Message, TextPart, VideoPart
-from vital_eval.engine import FinishReason, Generation, GenerationRequest
+from vital_eval.engine import GenerationRequest
 from vital_eval.engines.scripted import ScriptedEngine, question_of, turns
+from vital_eval.generation import FinishReason, Generation
 from vital_eval.protocol import Sampling
 from vital_eval.span import Span
 

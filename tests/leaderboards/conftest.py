@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from vital_eval.engine import EngineInfo, FinishReason, FrameGeometry
+from vital_eval.engine import EngineInfo, FrameGeometry
+from vital_eval.generation import FinishReason
 from vital_eval.manifest import Entry, Manifest
 from vital_eval.outcome import Outcome
 from vital_eval.presets import preset

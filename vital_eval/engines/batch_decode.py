@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from transformers import DynamicCache, PreTrainedModel
 
-from vital_eval.engine import FinishReason
 from vital_eval.engines.encode import Encoded
 from vital_eval.engines.prefix_cache import CachedPrefix
 from vital_eval.engines.sampling import choose_token
+from vital_eval.generation import FinishReason
 from vital_eval.protocol import Sampling
 
 

@@ -19,19 +19,13 @@ from types import MappingProxyType
 import torch
 import transformers
 
-from vital_eval.engine import (
-    ContextOverflowError,
-    EngineInfo,
-    FinishReason,
-    FrameGeometry,
-    Generation,
-    GenerationRequest,
-)
+from vital_eval.engine import ContextOverflowError, EngineInfo, FrameGeometry, GenerationRequest
 from vital_eval.engines.batch_decode import Row, Vocabulary, decode_batch
 from vital_eval.engines.checkpoint import Checkpoint, open_checkpoint
 from vital_eval.engines.encode import Encoded, Encoder
 from vital_eval.engines.prefix_cache import PrefixCache
 from vital_eval.errors import CheckpointError, EngineError
+from vital_eval.generation import FinishReason, Generation
 
 _MODEL_CLASSES = {
     "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from vital_eval.conversation import AssistantTurn, Conversation, Message, TextPart, clips_of
-from vital_eval.engine import EngineInfo, FinishReason, FrameGeometry, Generation, GenerationRequest
+from vital_eval.engine import EngineInfo, FrameGeometry, GenerationRequest
+from vital_eval.generation import FinishReason, Generation
 
 #: Writes the next turn. It may raise EngineError or ContextOverflowError.
 Reply = Callable[[GenerationRequest], str]

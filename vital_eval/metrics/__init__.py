@@ -1,1 +1,1 @@
-"""."""
+"""Per-sample metrics: pure functions with the source of their definition."""
