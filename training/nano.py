@@ -33,7 +33,7 @@ from .sft import Stage, train_stage
 STAGES = (
     Stage("captions", steps=400, rate=2e-3),
     Stage("drills", steps=1500, rate=2e-3),
-    Stage("dialogues", steps=2500, rate=1.2e-3),
+    Stage("dialogues", steps=2800, rate=1.5e-3),
 )
 #: Conversations a step.
 BATCH = 32
@@ -105,10 +105,12 @@ class Lessons:
         if stage == "captions":
             return teacher.caption(video, rng, pairs=int(rng.integers(2, 9)))
         if stage == "drills":
-            return teacher.caption(video, rng, pairs=6) if lesson < 0.15 else teacher.drill(video, rng)
-        if lesson < 0.2:
-            return teacher.drill(video, rng)
-        if lesson < 0.25:
+            if lesson < 0.15:
+                return teacher.caption(video, rng, pairs=6)
+            return teacher.drill(video, rng, attributes=False)
+        if lesson < 0.35:
+            return teacher.drill(video, rng, attributes=True)
+        if lesson < 0.4:
             return teacher.caption(video, rng, pairs=6)
         ask = Ask(str(rng.choice([ask.value for ask in _ASKS], p=list(_ASKS.values()))))
         if ask is Ask.MOMENTS:

@@ -157,8 +157,8 @@ class Teacher:
             lines.append(f" {label} {names or 'nothing'}")
         return (*self._message(video, "Describe.", scene), self._turn(",".join(lines)))
 
-    def drill(self, video: NanoVideo, rng: np.random.Generator) -> Conversation:
-        """Ask for the bracket of every visible event in random order, one short turn each."""
+    def drill(self, video: NanoVideo, rng: np.random.Generator, *, attributes: bool) -> Conversation:
+        """Ask for every visible event in random order, one short turn each: its bracket, and if wanted its looks."""
         span = None
         if rng.random() < 0.5:
             event = video.events[int(rng.integers(len(video.events)))]
@@ -169,8 +169,11 @@ class Teacher:
         conversation: Conversation = self._message(video, "List.", scene)
         for place, colour in enumerate(rng.permutation(seen)):
             question = Message("user", (TextPart(f" {colour}"),))
-            spans = ", ".join(f"{start} to {end}" for start, end in scene.brackets(str(colour)))
-            conversation += (question, self._turn(f" {spans}")) if place else (self._turn(f" {colour} {spans}"),)
+            found = ", ".join(f"{start} to {end}" for start, end in scene.brackets(str(colour)))
+            if attributes:
+                event = next(e for events in scene.shown for e in sorted(events) if e.colour == colour)
+                found += f" {event.shape} {event.side} {event.size}"
+            conversation += (question, self._turn(f" {found}")) if place else (self._turn(f" {colour} {found}"),)
         if not seen:
             raise NotVisibleError
         return conversation

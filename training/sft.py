@@ -18,6 +18,8 @@ from .collate import collate, token_losses
 
 #: Draws the conversations of one step.
 DrawBatch = Callable[[int], Sequence[Encoded]]
+#: Conversations in one forward pass.
+GROUP = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,22 @@ def learning_rate(stage: Stage, step: int) -> float:
         return stage.rate * (step + 1) / stage.warmup
     share = (step - stage.warmup) / max(1, stage.steps - stage.warmup)
     return stage.rate * (0.1 + 0.45 * (1 + math.cos(math.pi * share)))
+
+
+def backward_mean(model: PreTrainedModel, items: Sequence[Encoded], pad_id: int) -> float:
+    """Accumulate the gradient of the mean loss over all trained tokens, and return that mean.
+
+    Conversations of like length go through together, so that little is spent on padding; the result is that of one
+    batch.
+    """
+    ordered = sorted(items, key=lambda item: len(item.ids))
+    trained = sum(int(item.is_sampled[1:].sum()) for item in items)
+    total = 0.0
+    for start in range(0, len(ordered), GROUP):
+        loss = token_losses(model, collate(ordered[start : start + GROUP], pad_id)).sum() / trained
+        torch.autograd.backward(loss)
+        total += loss.item()
+    return total
 
 
 def train_stage(
@@ -73,12 +91,11 @@ def train_stage(
     for step in range(first, stage.steps):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(stage, step)
-        loss = token_losses(model, collate(draw(step), pad_id)).mean()
         optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
+        loss = backward_mean(model, draw(step), pad_id)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
-        recent = loss.item() if step == first else 0.95 * recent + 0.05 * loss.item()
+        recent = loss if step == first else 0.95 * recent + 0.05 * loss
         if step % 25 == 24 or step + 1 == stage.steps:
             pace = (time.monotonic() - started) / (step + 1 - first)
             report(f"{stage.name} step {step + 1}/{stage.steps} loss {recent:.4f} ({pace:.2f} s a step)")
