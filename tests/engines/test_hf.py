@@ -240,3 +240,90 @@ def test_pickled_and_remote_code_checkpoints_are_refused(folder: Path, tmp_path:
         load_engine(copy)
     with pytest.raises(CheckpointError, match="does not exist"):
         load_engine(tmp_path / "nowhere")
+
+
+_TOOL_AS_USER = (
+    "{% for m in messages %}<|im_start|>{{ 'user' if m.role == 'tool' else m.role }}\n"
+    "{% if m.role == 'tool' %}<tool_response>\n{% endif %}"
+    "{% for p in m.content %}{% if p.type == 'video' %}<|vision_start|><|video_pad|><|vision_end|>"
+    "{% else %}{{ p.text }}{% endif %}{% endfor %}"
+    "{% if m.role == 'tool' %}\n</tool_response>{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.mark.parametrize("template", [None, _TOOL_AS_USER], ids=["own", "tool-as-user"])
+def test_prompt_of_a_later_turn_is_what_the_template_says(folder: Path, template: str | None) -> None:
+    engine = load_engine(folder, "cpu", "float32")
+    tokenizer = engine._tokenizer
+    if template:
+        tokenizer.chat_template = template
+    said = "<think> red 3 to 5</think><tool_call>x</tool_call>"
+    conversation = _two_turns(engine, tuple(tokenizer(said, add_special_tokens=False)["input_ids"]), 9)
+    video = {"type": "video"}
+    messages = [
+        {"role": "system", "content": [{"type": "text", "text": "answer"}]},
+        {"role": "user", "content": [video, {"type": "text", "text": "Which colour is seen first?"}]},
+        {"role": "assistant", "content": [{"type": "text", "text": said}]},
+        {"role": "tool", "content": [video, {"type": "text", "text": "3.00 to 5.00"}]},
+    ]
+    rendered = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    before, between, after = rendered.split("<|vision_start|><|video_pad|><|vision_end|>")
+    text = engine._decode(engine._encoder.encode(conversation).ids.tolist())
+    assert text.startswith(before)
+    assert between in text
+    assert text.endswith(after)
+
+
+def test_batch_that_does_not_fit_is_halved(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import vital_eval.engines.hf as hf
+
+    requests = [request(opening(make_clip(0.0, 9.0, 4, _factor(folder), seed)), str(seed)) for seed in range(3)]
+    wanted = [generation.token_ids for generation in _generate(folder, requests)]
+    real, sizes = hf.decode_batch, []
+
+    def small_memory(model, rows, vocabulary) -> None:
+        sizes.append(len(rows))
+        if len(rows) > 1:
+            rows[0].written.append(1)
+            raise torch.OutOfMemoryError("no room")
+        real(model, rows, vocabulary)
+
+    monkeypatch.setattr(hf, "decode_batch", small_memory)
+    assert [generation.token_ids for generation in _generate(folder, requests)] == wanted
+    assert max(sizes) > 1
+
+
+def test_older_file_layout_loads_the_same(folder: Path, tmp_path: Path) -> None:
+    import json
+    import shutil
+
+    copy = tmp_path / folder.name
+    shutil.copytree(folder, copy)
+    template = (copy / "chat_template.jinja").read_text()
+    (copy / "chat_template.jinja").unlink()
+    (copy / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+    config = json.loads((copy / "config.json").read_text())
+    if config["model_type"] == "qwen2_5_vl":
+        # The published Qwen2.5-VL checkpoints keep the text settings flat, with the rope under its old name.
+        text = config.pop("text_config")
+        rope = text.pop("rope_parameters")
+        text.pop("model_type")
+        config = {**text, **config, "rope_theta": rope["rope_theta"]}
+        config["rope_scaling"] = {"type": "mrope", "mrope_section": rope["mrope_section"]}
+        (copy / "config.json").write_text(json.dumps(config))
+    ask = request(opening(make_clip(0.0, 30.0, 8, _factor(folder), 1)))
+    assert _generate(copy, [ask])[0].token_ids == _generate(folder, [ask])[0].token_ids
+
+
+def test_repetition_penalty_applies_to_prompt_and_output(folder: Path) -> None:
+    from dataclasses import replace
+
+    from vital_eval.protocol import Sampling
+
+    plain = request(opening(None), "a", tokens=12)
+    strong = replace(plain, sampling=Sampling(max_new_tokens=12, repetition_penalty=50.0), episode="b")
+    repeated, varied = _generate(folder, [plain, strong])
+    assert len(set(varied.token_ids)) == len(varied.token_ids)
+    assert varied.token_ids != repeated.token_ids
+    assert _generate(folder, [strong])[0].token_ids == varied.token_ids

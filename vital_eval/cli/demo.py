@@ -11,7 +11,7 @@ from vital_eval.cli.output import say
 from vital_eval.errors import CheckpointError
 
 #: Enough for every task to score something, few enough for minutes on two cores.
-PER_TASK = 8
+PER_TASK = 24
 SEED = 7
 BATCH_SIZE = 16
 
@@ -51,11 +51,13 @@ def execute(args: argparse.Namespace) -> int:
         if not (checkpoint / "config.json").is_file():
             raise CheckpointError(f"the packaged checkpoint {checkpoint} is missing", "reinstall vital-eval")
         engine = registries.engines.load("hf")(checkpoint, "auto", "auto", BATCH_SIZE)
-        status = carry_out(plan, engine, args.out / "run", Settings(concurrency=2 * BATCH_SIZE), "vital-nano")
+        # Another checkpoint is another run, and must not be refused as one that cannot be resumed.
+        run = args.out / f"run-{engine.info.fingerprint[:8]}"
+        status = carry_out(plan, engine, run, Settings(concurrency=2 * BATCH_SIZE), "vital-nano")
     if status:
         return status
     say()
-    make_board((args.out / "run",), args.out / "board")
+    make_board((run,), args.out / "board")
     say(f"done in {time.monotonic() - started:.0f} s; open {args.out / 'board'}")
     return 0
 

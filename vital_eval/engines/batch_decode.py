@@ -17,7 +17,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from vital_eval.engines.encode import Encoded
 from vital_eval.engines.prefix_cache import CachedPrefix
-from vital_eval.engines.sampling import choose_token
+from vital_eval.engines.sampling import choose_tokens
 from vital_eval.generation import FinishReason
 from vital_eval.protocol import Sampling
 
@@ -48,6 +48,11 @@ class Row:
     finish: FinishReason | None = None
     cached: CachedPrefix | None = None
 
+    def start_again(self) -> None:
+        """Forget what was written."""
+        self.written.clear()
+        self.finish = self.cached = None
+
     @property
     def skip(self) -> int:
         """Number of prompt tokens that need no computing."""
@@ -73,7 +78,6 @@ class Vocabulary:
 
 #: Tokens decoded again after each step to look for a stop string; longer than any stop string has tokens.
 _TAIL = 24
-_NOTHING = torch.empty(0, dtype=torch.int64)
 
 
 @torch.inference_mode()
@@ -112,36 +116,37 @@ def decode_batch(model: PreTrainedModel, rows: Sequence[Row], vocabulary: Vocabu
 
     following = torch.tensor([int(row.encoded.positions[1:].max()) + 1 for row in rows], device=device)
     counts = torch.tensor([len(row.encoded.ids) for row in rows], device=device)
+    seen = torch.zeros(logits.shape, dtype=torch.bool, device=device)
+    for index, row in enumerate(rows):
+        seen[index, torch.from_numpy(row.encoded.ids).to(device)] = True
     active = list(range(len(rows)))
     while True:
         logits = logits.float()
         logits[:, list(vocabulary.banned_ids)] = -torch.inf
-        chosen = []
+        settings = [rows[index].sampling for index in active]
+        chosen = choose_tokens(logits, seen, settings, [generators[index] for index in active])
         for place, index in enumerate(active):
             row = rows[index]
-            penalised = row.sampling.repetition_penalty != 1
-            seen = torch.tensor([*row.encoded.ids, *row.written], device=device) if penalised else _NOTHING
-            row.written.append(choose_token(logits[place], seen, row.sampling, generators[index]))
-            chosen.append(row.written[-1])
+            row.written.append(chosen[place])
             row.finish = _finish(row, vocabulary)
+            if row.finish is not None and row.keep_prefix:
+                row.cached = _extract(cache, place, attention[place], row)
         going = [place for place, index in enumerate(active) if rows[index].finish is None]
-        for place, index in enumerate(active):
-            if rows[index].finish is not None and rows[index].keep_prefix:
-                rows[index].cached = _extract(cache, place, attention[place], rows[index])
         if not going:
             return
         if len(going) < len(active):
             keep = torch.tensor(going, device=device)
             cache.batch_select_indices(keep)
-            attention, following, counts = attention[keep], following[keep], counts[keep]
+            attention, following, counts, seen = attention[keep], following[keep], counts[keep], seen[keep]
             chosen = [chosen[place] for place in going]
             active = [active[place] for place in going]
+        ids_now = torch.tensor(chosen, device=device).unsqueeze(-1)
+        seen.scatter_(1, ids_now, value=True)
         attention = torch.cat([attention, attention.new_ones(len(active), 1)], dim=1)
-        step_positions = torch.stack([counts, following, following, following]).unsqueeze(-1)
         logits = model(
-            input_ids=torch.tensor(chosen, device=device).unsqueeze(-1),
+            input_ids=ids_now,
             attention_mask=attention,
-            position_ids=step_positions,
+            position_ids=torch.stack([counts, following, following, following]).unsqueeze(-1),
             past_key_values=cache,
             use_cache=True,
         ).logits[:, -1]

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import dataclasses
 import importlib.metadata
+import json
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -63,6 +64,8 @@ def load_engine(
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(opened.folder, trust_remote_code=False)
         model_class = getattr(transformers, _MODEL_CLASSES[opened.model_type])
+        if not tokenizer.chat_template:
+            tokenizer.chat_template = _separate_template(opened.folder)
         model = model_class.from_pretrained(
             opened.folder, dtype=number_type, use_safetensors=True, trust_remote_code=False, local_files_only=True
         )
@@ -200,7 +203,7 @@ class HFEngine:
                 results[index] = EngineError(f"cannot encode the conversation: {error}")
         if rows:
             try:
-                decode_batch(self._model, [row for _, row in rows], self._vocabulary)
+                self._decode_rows([row for _, row in rows])
             except RuntimeError as error:
                 # Out of memory and kernel faults: these samples are owed again, the run goes on.
                 line = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -210,6 +213,19 @@ class HFEngine:
         for index, row in rows:
             results[index] = self._finish(requests[index], row)
         return [result for result in results if result is not None]
+
+    def _decode_rows(self, rows: list[Row]) -> None:
+        """Decode a batch; one that does not fit into the device's memory is halved."""
+        try:
+            decode_batch(self._model, rows, self._vocabulary)
+        except torch.OutOfMemoryError:
+            if len(rows) == 1:
+                raise
+            torch.cuda.empty_cache()
+            for row in rows:
+                row.start_again()
+            self._decode_rows(rows[: len(rows) // 2])
+            self._decode_rows(rows[len(rows) // 2 :])
 
     def _prepare(self, request: GenerationRequest) -> Row:
         encoded = self._encoder.encode(request.conversation)
@@ -242,6 +258,15 @@ class HFEngine:
 
     def _decode(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def _separate_template(folder: Path) -> str | None:
+    """Return the template that older checkpoints keep in a file of its own."""
+    path = folder / "chat_template.json"
+    if not path.is_file():
+        return None
+    template = json.loads(path.read_text(encoding="utf-8")).get("chat_template")
+    return template if isinstance(template, str) else None
 
 
 def _device(name: str) -> torch.device:
