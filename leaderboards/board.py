@@ -14,7 +14,7 @@ from vital_eval.engine import EngineInfo
 from vital_eval.errors import MissingExtraError, RunLogError
 from vital_eval.manifest import Entry, Manifest
 from vital_eval.outcome import Outcome
-from vital_eval.protocol import Mode, Protocol
+from vital_eval.protocol import Mode, Protocol, differing_fields
 from vital_eval.record import Record
 from vital_eval.registry import Registry
 from vital_eval.run_log import read_run
@@ -157,6 +157,9 @@ class _Line:
     parts: dict[str, _Part]
 
 
+#: What one recipe may set for each benchmark; protocols that differ in more are rows of their own.
+_PER_TASK_FIELDS = {"view.max_frames", "view.max_pixels"}
+
 _MODE_ORDER = {Mode.DIRECT: 0, Mode.COT: 1, Mode.TOOL: 2}
 
 
@@ -275,13 +278,16 @@ def _column(task: str, titles: Mapping[str, str], parts: Sequence[_Part]) -> Col
 
 
 def _lines(parts: Sequence[_Part]) -> list[_Line]:
-    """Gather parts into rows: same checkpoint, engine, mode and protocol label, and one part per task."""
+    """Gather parts into rows: same checkpoint, engine and recipe, and one part per task."""
     lines: list[_Line] = []
     for part in parts:
         label, engine, protocol = part.manifest.label, part.manifest.engine, part.entry.protocol
         for line in lines:
-            same = (line.label, line.engine, line.protocol.mode, line.protocol.name)
-            if same == (label, engine, protocol.mode, protocol.name) and part.entry.task not in line.parts:
+            if (
+                (line.label, line.engine, line.protocol.name) == (label, engine, protocol.name)
+                and set(differing_fields(line.protocol, protocol)) <= _PER_TASK_FIELDS
+                and part.entry.task not in line.parts
+            ):
                 line.parts[part.entry.task] = part
                 break
         else:
@@ -347,6 +353,8 @@ def _cell(part: _Part) -> Cell:
             status = Status.INVALID
     if part.manifest.limit is not None:
         notes.append(f"limited to {part.manifest.limit} samples")
+    if part.manifest.shard is not None:
+        notes.append(f"shard {part.manifest.shard} only")
     value, low, high = (head.value, head.low, head.high) if status is Status.OK else (None, None, None)
     return Cell(value, low, high, head.n, head.clusters, status, (part.run,), "; ".join(notes))
 

@@ -41,7 +41,7 @@ class Comparison:
         metric: what is compared.
         difference: in [-1, 1]; ``None`` if the two may not be compared.
         dropped: samples that count on one side only.
-        note: why there is no difference, or how it was pooled.
+        note: why there is no difference, how it was pooled, or that the tools were never used.
     """
 
     label: str
@@ -59,7 +59,7 @@ def compare(label: str, title: str, tool: Side, text: Side) -> Comparison:
     if obstacle:
         return Comparison(label, title, metric, None, 0, f"not compared: {obstacle}")
     pairs, dropped = _pairs(tool, text, metric)
-    return Comparison(label, title, metric, _difference(pairs), dropped)
+    return Comparison(label, title, metric, _difference(pairs), dropped, _warning(tool))
 
 
 def compare_pooled(label: str, sides: Sequence[tuple[Side, Side]]) -> Comparison | None:
@@ -74,6 +74,7 @@ def compare_pooled(label: str, sides: Sequence[tuple[Side, Side]]) -> Comparison
         return None
     pairs: list[tuple[Item, Item]] = []
     dropped = 0
+    notes = [f"{len(grounding)} tasks of equal weight"]
     for tool, text, metric in grounding:
         task = tool.entry.task
         obstacle = _obstacle(tool, text)
@@ -83,8 +84,15 @@ def compare_pooled(label: str, sides: Sequence[tuple[Side, Side]]) -> Comparison
         dropped += missing
         # Equal names of videos in two benchmarks do not mean equal videos.
         pairs += [(_within(task, a), _within(task, b)) for a, b in more]
-    note = f"{len(grounding)} tasks of equal weight"
-    return Comparison(label, POOLED_TITLE, "mIoU", _difference(pairs), dropped, note)
+        warning = _warning(tool)
+        notes += [f"{task}: {warning}"] if warning else []
+    return Comparison(label, POOLED_TITLE, "mIoU", _difference(pairs), dropped, "; ".join(notes))
+
+
+def _warning(tool: Side) -> str:
+    """Return what a reader of a difference must know about the tool side: it may never have used its tools."""
+    health = tool.cell.tools
+    return health.verdict if health is not None and health.verdict.startswith("WARNING") else ""
 
 
 def _iou_metric(entry: Entry) -> str:

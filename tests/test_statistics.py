@@ -115,6 +115,15 @@ def test_a_stratum_in_one_cluster_does_not_pass_for_certain() -> None:
     assert result.se > 0.1
 
 
+def test_strata_that_are_each_constant_do_not_pass_for_certain() -> None:
+    paths = [("a",)] * 2 + [("b",)] * 6
+    result = estimate([1.0] * 2 + [0.0] * 6, nested_weights(paths), list(range(8)), paths)
+    assert (result.value, result.se) == (0.5, 0.0)
+    assert result.low is not None
+    assert result.high is not None
+    assert result.high - result.low > 0.5
+
+
 @pytest.mark.parametrize("clusters", [["a"], ["a", "a", "a"]])
 def test_one_cluster_is_not_estimable(clusters: list[str]) -> None:
     result = _plain([1.0] * len(clusters), clusters)

@@ -1,8 +1,8 @@
-"""The recipe of vital-nano: captions, then drills, then the dialogues of all three modes.
+"""The recipe of vital-nano: words, captions, drills, then the dialogues of all three modes.
 
 Run ``python -m vital_eval.training.nano --out FOLDER``; it takes about 40 minutes on 2 CPU cores and goes on where it
-was interrupted. The order matters: what is visible (captions), when it is visible (drills), and only then how to
-answer, with the earlier skills mixed in so that they stay.
+was interrupted. The order matters: what a frame shows (words), what is visible at a time (captions), when something is
+visible (drills), and only then how to answer, with the earlier skills mixed in so that they stay.
 """
 
 from __future__ import annotations
@@ -21,22 +21,27 @@ from transformers import PreTrainedTokenizerFast
 from vital_eval.conversation import Conversation
 from vital_eval.engines.checkpoint import open_checkpoint
 from vital_eval.engines.encode import Encoded, Encoder
+from vital_eval.engines.pixels import patchify
 from vital_eval.nano.questions import Ask, ask_question
-from vital_eval.nano.world import VideoPlan, World, generator, make_video
-from vital_eval.presets import preset
+from vital_eval.nano.world import Event, VideoPlan, World, generator, make_video
+from vital_eval.presets import NANO_VIEW, preset
 from vital_eval.protocol import Mode
 
-from .nano_dialogues import NotVisibleError, Teacher
+from .nano_dialogues import NotVisibleError, Teacher, look
 from .nano_model import build_model, build_tokenizer, save_checkpoint
-from .sft import Stage, train_stage
+from .sft import Stage, backward_mean, train_stage
+from .words import FramePairs, backward_words
 
 STAGES = (
+    Stage("words", steps=400, rate=2e-3),
     Stage("captions", steps=400, rate=2e-3),
-    Stage("drills", steps=1500, rate=2e-3),
-    Stage("dialogues", steps=2800, rate=1.5e-3),
+    Stage("drills", steps=1200, rate=2e-3),
+    Stage("dialogues", steps=2000, rate=1.5e-3),
 )
 #: Conversations a step.
 BATCH = 32
+#: Frame pairs a step of the words stage, at least.
+PAIRS = 160
 
 #: Questions of the dialogue stage and how often each is drawn.
 _ASKS = {
@@ -77,6 +82,24 @@ class Lessons:
     def draw(self, stage: str, step: int) -> Sequence[Encoded]:
         """Return the encoded conversations of one step of a stage."""
         return [self._draw_one(stage, step, row) for row in range(BATCH)]
+
+    def draw_pairs(self, step: int) -> FramePairs:
+        """Return frame pairs and the words that name what they show."""
+        rng = generator(World.TRAIN, self._seed, 0, step)
+        patches, words = [], []
+        while len(words) < PAIRS:
+            video = make_video(VideoPlan(24.0, 120.0, tiled=rng.random() < 0.3), rng)
+            scene = look(video, None, NANO_VIEW, rng)
+            values, _ = patchify(scene.clip, self._encoder.checkpoint.pixels)
+            for cells, events in zip(np.split(values, len(scene.labels)), scene.shown, strict=True):
+                if len(events) <= 1:
+                    patches.append(cells)
+                    words.append(self._names(next(iter(events), None)))
+        return FramePairs(np.concatenate(patches), (2, 2), tuple(words))
+
+    def _names(self, event: Event | None) -> tuple[int, ...]:
+        text = f" {event.colour} {event.shape} {event.side}" if event else " nothing"
+        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _draw_one(self, stage: str, step: int, row: int) -> Encoded:
         number = [entry.name for entry in STAGES].index(stage)
@@ -148,13 +171,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"[{time.monotonic() - started:6.0f} s] {line}\n")
         sys.stdout.flush()
 
+    def backward(stage: str, step: int) -> float:
+        if stage == "words":
+            return backward_words(model, lessons.draw_pairs(step))
+        return backward_mean(model, lessons.draw(stage, step), tokenizer.pad_token_id)
+
     for stage in STAGES:
         state = options.out / f"{stage.name}.safetensors"
         train_stage(
             model,
             stage,
-            functools.partial(lessons.draw, stage.name),
-            tokenizer.pad_token_id,
+            functools.partial(backward, stage.name),
             state,
             report,
         )

@@ -139,12 +139,12 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLForConditionalGene
 
 @torch.no_grad()
 def _prepare_for_copying(model: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Start from weights that copy.
+    """Start from weights that match and copy.
 
-    Copying times is what a tiny model learns last. Two changes of the random start shorten it: attention outputs
-    undo their value projections, so that what is attended to is what comes out (after Trockman and Kolter, 2023,
-    "Mimetic initialization"), and numbers share components with numbers of equal digits, so that copying one number
-    helps to copy its neighbours.
+    Copying times is what a tiny model learns last. Three changes of the random start shorten it (the first two after
+    Trockman and Kolter, 2023, "Mimetic initialization"): attention outputs undo their value projections, so that what
+    is attended to is what comes out; half the heads ask for what they themselves offer, so that like attends to like;
+    numbers share components with numbers of equal digits, so that copying one number helps to copy its neighbours.
     """
     text = model.model.language_model
     table = text.embed_tokens.weight
@@ -164,6 +164,10 @@ def _prepare_for_copying(model: Qwen3VLForConditionalGeneration, tokenizer: PreT
             group = head // attention.num_key_value_groups
             outputs[:, head * size : (head + 1) * size] += 0.5 * values[group * size : (group + 1) * size].T
         attention.o_proj.weight.copy_(outputs)
+        # The heads of the first group look for tokens like their own.
+        shared = attention.num_key_value_groups
+        keys = attention.k_proj.weight[:size]
+        attention.q_proj.weight[: shared * size].copy_(keys.repeat(shared, 1))
 
 
 def save_checkpoint(model: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:

@@ -16,8 +16,9 @@ from vital_eval.engines.encode import Encoded
 
 from .collate import collate, token_losses
 
-#: Draws the conversations of one step.
-DrawBatch = Callable[[int], Sequence[Encoded]]
+#: Computes the gradient of one step and returns its mean loss. It must depend on the step and the weights alone, so
+#: that a resumed stage sees what an undisturbed one would have.
+Backward = Callable[[int], float]
 #: Conversations in one forward pass.
 GROUP = 8
 
@@ -66,8 +67,7 @@ def backward_mean(model: PreTrainedModel, items: Sequence[Encoded], pad_id: int)
 def train_stage(
     model: PreTrainedModel,
     stage: Stage,
-    draw: DrawBatch,
-    pad_id: int,
+    backward: Backward,
     state_file: Path,
     report: Callable[[str], None],
     save_every: int = 200,
@@ -77,9 +77,7 @@ def train_stage(
     Args:
         model: trained in place.
         stage: see :class:`Stage`.
-        draw: returns the conversations of a step; must depend on the step alone, so that a resumed stage sees
-            what an undisturbed one would have.
-        pad_id: token id of padding.
+        backward: see :data:`Backward`.
         state_file: where weights and optimiser state are kept (safetensors plus a JSON line beside it).
         report: called with one line now and then.
         save_every: steps between saved states.
@@ -92,7 +90,7 @@ def train_stage(
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(stage, step)
         optimiser.zero_grad(set_to_none=True)
-        loss = backward_mean(model, draw(step), pad_id)
+        loss = backward(step)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         recent = loss if step == first else 0.95 * recent + 0.05 * loss

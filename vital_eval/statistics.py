@@ -90,8 +90,8 @@ def estimate(
     Near 0 and 1 that interval is too short (of width 0 if all samples agree) or leaves [0, 1]. So where there are
     fewer than ten effective successes or failures, or the interval would leave [0, 1], it is Wilson's score interval
     with the same t quantile and the effective sample size :math:`n_{eff} = p (1 - p) / SE^2`, which for 0/1 scores
-    is n divided by the design effect. For 0/1 scores it is never above n. With a mean of exactly 0 or 1 the
-    design effect cannot be estimated; then a cluster counts as one observation
+    is n divided by the design effect. For 0/1 scores it is never above n. Where nothing varies (all samples agree, or
+    all within each stratum do) the design effect cannot be estimated; then a cluster counts as one observation
     (:math:`n_{eff} = 1 / \sum_c W_c^2` with the clusters' weights :math:`W_c`; C for clusters of equal weight).
 
     Args:
@@ -116,8 +116,6 @@ def estimate(
         effective = mean * (1 - mean) / se**2
         if set(values) <= {0, 1}:
             effective = min(effective, float(result.n))
-    elif 0 < mean < 1:
-        return result  # Every stratum is constant: the samples hold no spread to tell of.
     if low < 0 or high > 1 or effective * min(mean, 1 - mean) < _FEW:
         low, high = _wilson(mean, effective, quantile)
     return Estimate(mean, se, low, high, result.n, result.clusters)

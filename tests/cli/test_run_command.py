@@ -202,6 +202,9 @@ def test_config_file_gives_options_and_flags_win(world: Path, capsys: pytest.Cap
     told = capsys.readouterr().out
     assert "2 episodes" in told
     assert "vital-direct" in told
+    config.write_text('attempts = 3\nbatch-size = 2\ndry-run = true\n')
+    assert main(run_arguments(world, world / "run", "--config", str(config), "--attempts", "1")) == 0
+    assert "attempts" not in capsys.readouterr().out, "a flag that repeats the default wins, too"
     config.write_text("limitt = 2\n")
     assert main(run_arguments(world, world / "run", "--config", str(config))) == 1
     assert "did you mean limit" in capsys.readouterr().err

@@ -36,6 +36,7 @@ class RunSpec:
     samples: int = 12
     data_hash: str = "d1"
     limit: int | None = None
+    shard: str | None = None
     leave_out: int = 0
     infra: int = 0
     tool_error: str = ""
@@ -103,7 +104,7 @@ def make_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeRun:
                 for mode in spec.modes
             ]
         engine = EngineInfo("hf", "nano-1", spec.fingerprint, FrameGeometry(32, 2), spec.details)
-        manifest = Manifest(spec.label, engine, tuple(entries), "2026", "0.1.0", limit=spec.limit)
+        manifest = Manifest(spec.label, engine, tuple(entries), "2026", "0.1.0", limit=spec.limit, shard=spec.shard)
         folder = tmp_path / spec.name
         with RunLog.open(folder, manifest) as log:
             for entry in entries:

@@ -57,6 +57,21 @@ def test_tasks_of_one_checkpoint_may_lie_in_several_runs(make_run: MakeRun) -> N
     assert [cell.runs for cell in board.rows[0].cells] == [("charades_sta",), ("mmvu",)]
 
 
+def test_recipes_that_share_a_name_share_no_row(make_run: MakeRun) -> None:
+    def sampled(protocol: Protocol) -> Protocol:
+        return dataclasses.replace(protocol, sampling=dataclasses.replace(protocol.sampling, temperature=1.0))
+
+    one = make_run(name="one", tasks=("charades_sta",), modes=(Mode.COT,))
+    two = make_run(name="two", tasks=("charades_sta", "mmvu"), modes=(Mode.COT,), change=sampled)
+    rows = build_board([one, two]).rows
+    assert [[cell.runs for cell in row.cells] for row in rows] == [[("one",), ()], [("two",), ("two",)]]
+    assert ["greedy" in row.badge for row in rows] == [True, False]
+
+
+def test_a_shard_says_so_in_its_cell(make_run: MakeRun) -> None:
+    assert "shard 1/2" in build_board([make_run(shard="1/2")]).rows[0].cells[0].note
+
+
 def test_an_incomplete_cell_has_no_number(make_run: MakeRun) -> None:
     cell = build_board([make_run(leave_out=3, infra=1)]).rows[0].cells[0]
     assert (cell.status, cell.value, cell.low) == (Status.INCOMPLETE, None, None)
@@ -78,6 +93,8 @@ def test_unused_tools_and_limits_are_said(make_run: MakeRun) -> None:
     assert cell.status is Status.OK
     assert "never called" in cell.note
     assert "limited to 12 samples" in cell.note
+    assert "never called" in board.comparisons[0].note
+    assert "never called" in board.comparisons[-1].note
     assert "limited to 12" in board.notes[0]
 
 

@@ -11,7 +11,7 @@ import torch
 
 from vital_eval.conversation import AssistantTurn, Message, VideoPart
 from vital_eval.engines.checkpoint import open_checkpoint
-from vital_eval.engines.encode import Encoded, Encoder
+from vital_eval.engines.encode import Encoder
 from vital_eval.episode import Attempt, opening
 from vital_eval.nano.questions import Ask, ask_question
 from vital_eval.nano.world import VideoPlan, World, generator, make_video
@@ -27,7 +27,7 @@ from vital_eval.training.collate import collate, token_losses
 from vital_eval.training.nano import STAGES, Lessons
 from vital_eval.training.nano_dialogues import NotVisibleError, Teacher, look
 from vital_eval.training.nano_model import FIXED_TEXTS, build_model, build_tokenizer, save_checkpoint
-from vital_eval.training.sft import Stage, train_stage
+from vital_eval.training.sft import Stage, backward_mean, train_stage
 
 
 @pytest.fixture(scope="module")
@@ -163,18 +163,18 @@ def test_interrupted_stage_ends_with_the_same_weights(tmp_path: Path, lessons: L
         state = tmp_path / f"state-{interrupt_at}.safetensors"
         stage = Stage("drills", steps=4, rate=1e-3, warmup=2)
 
-        def draw(step: int) -> list[Encoded]:
+        def backward(step: int) -> float:
             if step == interrupt_at:
                 raise InterruptError
-            return list(lessons.draw("drills", step)[:2])
+            return backward_mean(model, lessons.draw("drills", step)[:2], 0)
 
         if interrupt_at is not None:
             with pytest.raises(InterruptError):
-                train_stage(model, stage, draw, 0, state, lambda line: None, save_every=1)
+                train_stage(model, stage, backward, state, lambda line: None, save_every=1)
             interrupt_at = None
             torch.manual_seed(1)
             model = build_model(build_tokenizer())
-        train_stage(model, stage, draw, 0, state, lambda line: None, save_every=1)
+        train_stage(model, stage, backward, state, lambda line: None, save_every=1)
         return {name: value.detach().clone() for name, value in model.named_parameters()}
 
     undisturbed, resumed = weights(None), weights(2)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import sys
 from collections.abc import Sequence
-from typing import Protocol, cast
+from typing import NoReturn, Protocol, cast
 
 from vital_eval import __version__
-from vital_eval.cli.output import EXIT_ERROR, EXIT_INTERRUPTED, complain
+from vital_eval.cli.output import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, complain
 from vital_eval.errors import VitalError
 
 #: Command to its module below ``vital_eval.cli`` and its help. Only the chosen command's module is imported.
@@ -42,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: done. 1: an error, one line on standard error. 2: wrong arguments. 3: the run ended, but samples are owed.
     130: interrupted.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Titles and labels hold any character; a terminal or a log in an old encoding must not stop a command.
+        sys.stdout.reconfigure(errors="backslashreplace")
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser, commands = _parser(arguments)
     args = parser.parse_args(arguments)
@@ -57,10 +61,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that complains in one line, as every other error does."""
+
+    def error(self, message: str) -> NoReturn:
+        complain(f"error: {message}; see `{self.prog} --help`")
+        raise SystemExit(EXIT_USAGE)
+
+
 def _parser(arguments: Sequence[str]) -> tuple[argparse.ArgumentParser, dict[str, Command]]:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show where an error comes from")
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="vital-eval",
         description="Does thinking with videos beat text-only chain of thought? Evaluation with evidence.",
     )

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 
 EXIT_ERROR = 1
+EXIT_USAGE = 2
 #: The run ended, but samples are owed.
 EXIT_OWED = 3
 EXIT_INTERRUPTED = 130

@@ -30,7 +30,8 @@ def execute(args: argparse.Namespace) -> int:
     names = dict.fromkeys(entry.task for entry in manifest.entries)
     tasks = {name: read_task(registries.tasks.load(name)(), args.data_root) for name in names}
     result = rescore(manifest, records, tasks)
-    out = args.out or args.run.with_name(args.run.resolve().name + "-rescored")
+    run = args.run.resolve()  # "." and ".." have no name of their own
+    out = args.out or run.with_name(f"{run.name}-rescored")
     asked = {entry.task: {identity for identity, _ in entry.samples} for entry in manifest.entries}
     baselines = estimate_baselines(
         (data.task, tuple(sample for sample in data.samples if sample.id in asked[name]))

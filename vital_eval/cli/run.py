@@ -13,7 +13,6 @@ from vital_eval.cli.run_options import (
     merge_config,
     parse_modes,
     read_protocol,
-    run_defaults,
     split_names,
 )
 from vital_eval.errors import VitalError
@@ -36,7 +35,7 @@ def execute(args: argparse.Namespace) -> int:
     """Plan, then show or carry out."""
     from vital_eval.registry import Registries
 
-    options = merge_config(args, run_defaults())
+    options = merge_config(args)
     registries = Registries(tuple(options.plugin))
     registries.engines.require(options.engine)
     plan = plan_run(options, registries)

@@ -14,6 +14,21 @@ from vital_eval.protocol import Mode, Protocol, protocol_from_json
 from vital_eval.registry import suggest
 
 _REQUIRED = ("data_root", "out")
+#: What an option is if neither a flag nor the file of --config sets it; ``None`` for the others. Kept out of the parser,
+#: so that a flag which repeats a default still wins over the file.
+_DEFAULTS: dict[str, Any] = {
+    "tasks": "all",
+    "label": "",
+    "attempts": 1,
+    "engine": "hf",
+    "device": "auto",
+    "dtype": "auto",
+    "batch_size": 8,
+    "decode_workers": 2,
+    "protocol": [],
+    "plugin": [],
+    "dry_run": False,
+}
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +37,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     add("--config", type=Path, metavar="run.toml", help="read options from a file; flags win")
     add("--checkpoint", type=Path, metavar="DIR", help="local checkpoint folder (safetensors)")
     add("--data-root", type=Path, metavar="DIR", help="folder with one folder per task")
-    add("--tasks", default="all", metavar="A,B", help="tasks by name, or all (default)")
+    add("--tasks", metavar="A,B", help="tasks by name, or all (default)")
     add("--modes", metavar="M,M", help="of direct, cot, tool (default: all three)")
     add("--preset", metavar="NAME", help="ready-made protocols: vital (default) or nano")
     add(
@@ -33,18 +48,18 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         help="protocol file (.json or .toml) instead of a preset",
     )
     add("--out", type=Path, metavar="DIR", help="run folder, new or to be resumed")
-    add("--label", default="", metavar="TEXT", help="name of the checkpoint in tables")
+    add("--label", metavar="TEXT", help="name of the checkpoint in tables")
     add("--limit", type=_positive, metavar="K", help="K samples per task, always the same ones; the run is marked")
     add("--shard", type=_shard, metavar="I/N", help="one of N parts of every task")
-    add("--attempts", type=_positive, default=1, metavar="K", help="answers per sample; needs a temperature above 0")
-    add("--engine", default="hf", metavar="NAME", help="engine by name (default: hf)")
-    add("--device", default="auto", help="torch device (default: auto)")
-    add("--dtype", default="auto", help="of the weights: auto (default), bfloat16, float16, float32")
-    add("--batch-size", type=_positive, default=8, metavar="N", help="turns the engine writes together (default: 8)")
+    add("--attempts", type=_positive, metavar="K", help="answers per sample; needs a temperature above 0")
+    add("--engine", metavar="NAME", help="engine by name (default: hf)")
+    add("--device", help="torch device (default: auto)")
+    add("--dtype", help="of the weights: auto (default), bfloat16, float16, float32")
+    add("--batch-size", type=_positive, metavar="N", help="turns the engine writes together (default: 8)")
     add("--concurrency", type=_positive, metavar="N", help="episodes under way (default: twice the batch size)")
-    add("--decode-workers", type=_positive, default=2, metavar="N", help="decoding processes (default: 2)")
+    add("--decode-workers", type=_positive, metavar="N", help="decoding processes (default: 2)")
     add("--plugin", type=Path, action="append", metavar="FILE.py", help="load more tasks, engines, tools, decoders")
-    add("--dry-run", action="store_true", help="print what would run; loads no model and decodes no video")
+    add("--dry-run", action="store_true", default=None, help="print what would run; loads no model and decodes no video")
     add(
         "--show",
         type=_positive,
@@ -53,24 +68,23 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def merge_config(args: argparse.Namespace, parser_defaults: dict[str, Any]) -> argparse.Namespace:
-    """Fill options that no flag set from the file given with ``--config``, and check what is required.
+def merge_config(args: argparse.Namespace) -> argparse.Namespace:
+    """Fill options that no flag set from the file given with ``--config``, then from the defaults.
 
     Args:
-        args: what argparse read.
-        parser_defaults: the defaults of :func:`add_run_arguments`; an option that differs was set by a flag.
+        args: what argparse read; ``None`` where no flag was given.
 
     Raises:
         VitalError: if the file is missing or not TOML, names an unknown option, or gives a wrong type; or if a
             required option is set nowhere.
     """
-    merged = argparse.Namespace(**vars(args))
-    if args.config is not None:
-        for key, value in _read_config(args.config, parser_defaults).items():
-            if getattr(args, key) == parser_defaults[key]:
-                setattr(merged, key, value)
-    merged.protocol = merged.protocol or []
-    merged.plugin = merged.plugin or []
+    filed = {} if args.config is None else _read_config(args.config)
+    merged = argparse.Namespace(
+        **{
+            key: filed.get(key, _DEFAULTS.get(key)) if value is None else value
+            for key, value in vars(args).items()
+        }
+    )
     for key in _REQUIRED:
         if getattr(merged, key) is None and not (key == "out" and (merged.dry_run or merged.show)):
             flag = "--" + key.replace("_", "-")
@@ -78,13 +92,6 @@ def merge_config(args: argparse.Namespace, parser_defaults: dict[str, Any]) -> a
     if merged.protocol and (merged.preset or merged.modes):
         raise VitalError("--protocol together with --preset or --modes", "a protocol file says it all; drop the others")
     return merged
-
-
-def run_defaults() -> dict[str, Any]:
-    """Return every option of ``run`` with its default."""
-    parser = argparse.ArgumentParser()
-    add_run_arguments(parser)
-    return vars(parser.parse_args([]))
 
 
 def parse_modes(text: str | None) -> tuple[Mode, ...]:
@@ -136,17 +143,17 @@ def read_protocol(path: Path) -> Protocol:
     return protocol_from_json(data)
 
 
-def _read_config(path: Path, defaults: dict[str, Any]) -> dict[str, Any]:
+def _read_config(path: Path) -> dict[str, Any]:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise VitalError(f"cannot read {path}: {error.strerror}", "check the path given with --config") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise VitalError(f"{path} is not TOML: {error}", "mend the file") from error
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(add_help=False)
     add_run_arguments(parser)
     actions = {action.dest: action for action in parser._actions}
-    known = {key.replace("_", "-") for key in defaults} - {"config"}
+    known = {key.replace("_", "-") for key in actions} - {"config"}
     return {
         _dest(path, key, known): _value(path, key, value, actions[_dest(path, key, known)])
         for key, value in data.items()
@@ -181,7 +188,10 @@ def _value(path: Path, key: str, value: Any, action: argparse.Action) -> Any:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is not a whole number") from error
     if number < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
     return number
