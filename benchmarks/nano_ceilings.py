@@ -33,9 +33,11 @@ def middle(scene: Scene, event: Event) -> Window:
 def oracles(video: NanoVideo, event: Event) -> tuple[float, float, float]:
     """Return the IoU of the three oracles for one event."""
     wide = look(video, None, NANO_VIEW, None)
-    bracket = wide.brackets(event.colour)[0]
-    close = look(video, Span(float(bracket[0]), min(float(bracket[1]), video.duration)), NANO_VIEW, None)
-    spans: Sequence[Window] = (bracket, middle(wide, event), close.brackets(event.colour)[0])
+    first = wide.sightings(event.colour)[0]
+    bracket = (float(first.start), float(first.end))
+    close = look(video, Span(bracket[0], min(bracket[1], video.duration)), NANO_VIEW, None)
+    second = close.sightings(event.colour)[0]
+    spans: Sequence[Window] = (bracket, middle(wide, event), (float(second.start), float(second.end)))
     found = tuple(hull_iou(span, event.window) for span in spans)
     return found[0], found[1], found[2]
 

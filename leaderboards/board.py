@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
+import os
 import shlex
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -123,7 +123,7 @@ class Board:
         columns: benchmarks, sorted by registry name.
         rows: per checkpoint direct, cot and tool; then the baselines.
         comparisons: tool minus text chain of thought, per checkpoint and task, and pooled.
-        runs: names of the run folders.
+        runs: names of the run folders, from the innermost folder that holds them all.
         command: what writes this board again, from the folder that holds the runs.
         notes: what every reader must know.
     """
@@ -155,6 +155,7 @@ class _Line:
     engine: EngineInfo
     protocol: Protocol
     parts: dict[str, _Part]
+    shown: str
 
 
 #: What one recipe may set for each benchmark; protocols that differ in more are rows of their own.
@@ -184,18 +185,20 @@ def build_board(runs: Sequence[Path], titles: Mapping[str, str] | None = None) -
     parts: list[_Part] = []
     baselines: dict[str, dict[str, tuple[Estimate, tuple[str, ...]]]] = {}
     notes: list[str] = []
-    for folder in folders:
+    # Two runs may bear the same name in different folders.
+    above = Path(os.path.commonpath([folder.parent for folder in folders]))
+    names = tuple(folder.relative_to(above).as_posix() for folder in folders)
+    for folder, name in zip(folders, names, strict=True):
         manifest, records = read_run(folder)
-        parts += _parts(folder.name, manifest, records)
-        _add_baselines(baselines, read_baselines(folder), folder.name)
-        notes += _run_notes(folder.name, manifest)
+        parts += _parts(name, manifest, records)
+        _add_baselines(baselines, read_baselines(folder), name)
+        notes += _run_notes(name, manifest)
     _check_columns(parts)
     named = _titles({part.entry.task for part in parts}) if titles is None else titles
     columns = tuple(_column(task, named, parts) for task in sorted({part.entry.task for part in parts}))
     lines = _lines(parts)
-    rows = _distinct([_measured(line, columns) for line in lines])
+    rows = [_measured(line, columns) for line in lines]
     rows += _baseline_rows(columns, baselines)
-    names = tuple(folder.name for folder in folders)
     return Board(
         columns=columns,
         rows=tuple(rows),
@@ -291,9 +294,17 @@ def _lines(parts: Sequence[_Part]) -> list[_Line]:
                 line.parts[part.entry.task] = part
                 break
         else:
-            lines.append(_Line(label, engine, protocol, {part.entry.task: part}))
+            lines.append(_Line(label, engine, protocol, {part.entry.task: part}, label))
     order = list(dict.fromkeys((line.label, line.engine.fingerprint) for line in lines))
-    lines.sort(key=lambda line: (order.index((line.label, line.engine.fingerprint)), _MODE_ORDER[line.protocol.mode]))
+    _tell_apart(lines)
+    shown = list(dict.fromkeys(line.shown for line in lines))
+    lines.sort(
+        key=lambda line: (
+            order.index((line.label, line.engine.fingerprint)),
+            shown.index(line.shown),
+            _MODE_ORDER[line.protocol.mode],
+        )
+    )
     return lines
 
 
@@ -301,7 +312,7 @@ def _measured(line: _Line, columns: Sequence[Column]) -> Row:
     parts = [line.parts[column.task] for column in columns if column.task in line.parts]
     titles = {column.task: column.title for column in columns}
     return Row(
-        label=line.label,
+        label=line.shown,
         badge=_badge([part.entry.protocol for part in parts]),
         kind=Kind.MEASURED,
         mode=line.protocol.mode,
@@ -313,17 +324,22 @@ def _measured(line: _Line, columns: Sequence[Column]) -> Row:
     )
 
 
-def _distinct(rows: Sequence[Row]) -> list[Row]:
-    """Tell rows apart that would read the same (another seed, another engine) by the runs they come from."""
-    names = Counter((row.label, row.badge) for row in rows)
-    return [
-        dataclasses.replace(
-            row, badge=f"{row.badge} · run {', '.join(sorted({run for cell in row.cells for run in cell.runs}))}"
-        )
-        if names[row.label, row.badge] > 1
-        else row
-        for row in rows
-    ]
+def _tell_apart(lines: Sequence[_Line]) -> None:
+    """Rename lines that would read the same (another recipe, run or checkpoint) by what tells them apart."""
+    alike: defaultdict[tuple[str, Mode], list[_Line]] = defaultdict(list)
+    for line in lines:
+        alike[line.label, line.protocol.mode].append(line)
+    for inside in alike.values():
+        if len(inside) > 1:
+            marks = [(line.protocol.name, _run_names(line), f"protocol {line.protocol.hash}") for line in inside]
+            kinds = [kind for kind in zip(*marks, strict=True) if len(set(kind)) == len(inside)]
+            chosen = kinds[0] if kinds else [" · ".join(mark) for mark in marks]
+            for line, words in zip(inside, chosen, strict=True):
+                line.shown = f"{line.label} · {words}"
+
+
+def _run_names(line: _Line) -> str:
+    return f"run {', '.join(sorted({part.run for part in line.parts.values()}))}"
 
 
 def _badge(protocols: Sequence[Protocol]) -> str:
@@ -386,9 +402,10 @@ def _comparisons(lines: Sequence[_Line], columns: Sequence[Column]) -> tuple[Com
             if (text.label, text.engine.fingerprint) != (tool.label, tool.engine.fingerprint):
                 continue
             shared = [column for column in columns if column.task in tool.parts and column.task in text.parts]
+            label = tool.shown if text.shown == text.label else f"{tool.shown} against {text.shown}"
             pairs = [(c.title, _side(tool.parts[c.task]), _side(text.parts[c.task])) for c in shared]
-            found += [compare(tool.label, title, a, b) for title, a, b in pairs]
-            pooled = compare_pooled(tool.label, [(a, b) for _, a, b in pairs])
+            found += [compare(label, title, a, b) for title, a, b in pairs]
+            pooled = compare_pooled(label, [(a, b) for _, a, b in pairs])
             found += [pooled] if pooled is not None else []
     return tuple(found)
 

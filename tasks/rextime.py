@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
+from vital_eval.errors import DataError
 from vital_eval.parsing.options import parse_option_and_span
 from vital_eval.parsing.spans import parse_span
 from vital_eval.sample import Sample, Target
@@ -69,9 +70,11 @@ class ReXTime(Task):
         return scores
 
     def _questions(self, folder: Path) -> Iterator[Sample]:
-        hub = (
-            {row.key("qid"): row for row in read_hub_rows(folder, _HUB_STEM)} if has_hub_rows(folder, _HUB_STEM) else {}
-        )
+        hub: dict[str, Record] = {}
+        if has_hub_rows(folder, _HUB_STEM):
+            hub = {row.key("qid"): row for row in read_hub_rows(folder, _HUB_STEM)}
+            if not hub:
+                raise DataError(f"the hub file {_HUB_STEM} in {folder} is empty", "download it again, or remove it")
         for row in read_lines(folder / _FILE):
             qid, video = row.key("qid"), row.text("vid")
             if hub and qid not in hub:

@@ -123,7 +123,7 @@ def test_none_leaves_one_metrics_denominator() -> None:
 def test_attempts_are_averaged_per_sample() -> None:
     records = [_record(index, float(attempt == 0), attempt=attempt) for index in range(6) for attempt in range(2)]
     cell = _cell(records, attempts=2)
-    assert cell.headline == Estimate(0.5, 0.0, 0.5, 0.5, 6, 3)
+    assert (cell.headline.value, cell.headline.n, cell.headline.clusters) == (0.5, 6, 3)
     assert sum(cell.outcomes.values()) == 12
     assert cell.complete
     half = _cell(records[:6], attempts=2)

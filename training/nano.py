@@ -1,8 +1,8 @@
-"""The recipe of vital-nano: words, captions, drills, then the dialogues of all three modes.
+"""The recipe of vital-nano: words, captions, timelines, then the dialogues of all three modes.
 
 Run ``python -m vital_eval.training.nano --out FOLDER``; it takes about 40 minutes on 2 CPU cores and goes on where it
 was interrupted. The order matters: what a frame shows (words), what is visible at a time (captions), when something is
-visible (drills), and only then how to answer, with the earlier skills mixed in so that they stay.
+visible (timelines), and only then how to answer, with the earlier skills mixed in so that they stay.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from vital_eval.conversation import Conversation
@@ -35,7 +36,7 @@ from .words import FramePairs, backward_words
 STAGES = (
     Stage("words", steps=400, rate=2e-3),
     Stage("captions", steps=400, rate=2e-3),
-    Stage("drills", steps=1200, rate=2e-3),
+    Stage("timelines", steps=800, rate=2e-3),
     Stage("dialogues", steps=2000, rate=1.5e-3),
 )
 #: Conversations a step.
@@ -86,7 +87,8 @@ class Lessons:
     def draw_pairs(self, step: int) -> FramePairs:
         """Return frame pairs and the words that name what they show."""
         rng = generator(World.TRAIN, self._seed, 0, step)
-        patches, words = [], []
+        patches: list[NDArray[np.float32]] = []
+        words: list[tuple[int, ...]] = []
         while len(words) < PAIRS:
             video = make_video(VideoPlan(24.0, 120.0, tiled=rng.random() < 0.3), rng)
             scene = look(video, None, NANO_VIEW, rng)
@@ -127,13 +129,11 @@ class Lessons:
         lesson = rng.random()
         if stage == "captions":
             return teacher.caption(video, rng, pairs=int(rng.integers(2, 9)))
-        if stage == "drills":
-            if lesson < 0.15:
-                return teacher.caption(video, rng, pairs=6)
-            return teacher.drill(video, rng, attributes=False)
-        if lesson < 0.35:
-            return teacher.drill(video, rng, attributes=True)
-        if lesson < 0.4:
+        if stage == "timelines":
+            return teacher.caption(video, rng, pairs=6) if lesson < 0.15 else teacher.timeline(video, rng)
+        if lesson < 0.2:
+            return teacher.timeline(video, rng)
+        if lesson < 0.25:
             return teacher.caption(video, rng, pairs=6)
         ask = Ask(str(rng.choice([ask.value for ask in _ASKS], p=list(_ASKS.values()))))
         if ask is Ask.MOMENTS:

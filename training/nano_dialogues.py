@@ -39,6 +39,26 @@ class NotVisibleError(Exception):
     """The view does not show what the question is about; draw another question."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """An event as a view shows it.
+
+    Attributes:
+        event: what is visible.
+        start: label of the last frame pair before it, whole seconds.
+        end: label of the first frame pair after it.
+    """
+
+    event: Event
+    start: int
+    end: int
+
+    @property
+    def span(self) -> str:
+        """The bracket as answers state it."""
+        return f"{self.start} to {self.end}"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Scene:
     """A video as shown through one view.
@@ -53,19 +73,25 @@ class Scene:
     labels: tuple[int, ...]
     shown: tuple[frozenset[Event], ...]
 
-    def brackets(self, colour: str) -> list[tuple[int, int]]:
-        """Return, for each run of pairs that show ``colour``, the labels just outside it."""
-        inside = [any(event.colour == colour for event in events) for events in self.shown]
+    def timeline(self) -> tuple[Sighting, ...]:
+        """Return every visible event, in order of time, with the labels just outside the pairs that show it."""
         found = []
-        for first in range(len(inside)):
-            if inside[first] and (first == 0 or not inside[first - 1]):
-                last = first
-                while last + 1 < len(inside) and inside[last + 1]:
-                    last += 1
-                bracket = (self.labels[max(first - 1, 0)], self.labels[min(last + 1, len(inside) - 1)])
-                if bracket[0] >= bracket[1]:
-                    raise NotVisibleError
-                found.append(bracket)
+        for event in sorted({event for events in self.shown for event in events}):
+            pairs = [index for index, events in enumerate(self.shown) if event in events]
+            start = self.labels[max(pairs[0] - 1, 0)]
+            end = self.labels[min(pairs[-1] + 1, len(self.labels) - 1)]
+            if start >= end:
+                raise NotVisibleError
+            found.append(Sighting(event, start, end))
+        return tuple(found)
+
+    def sightings(self, colour: str) -> tuple[Sighting, ...]:
+        """Return the visible events of one colour.
+
+        Raises:
+            NotVisibleError: if there are none.
+        """
+        found = tuple(sighting for sighting in self.timeline() if sighting.event.colour == colour)
         if not found:
             raise NotVisibleError
         return found
@@ -157,26 +183,15 @@ class Teacher:
             lines.append(f" {label} {names or 'nothing'}")
         return (*self._message(video, "Describe.", scene), self._turn(",".join(lines)))
 
-    def drill(self, video: NanoVideo, rng: np.random.Generator, *, attributes: bool) -> Conversation:
-        """Ask for every visible event in random order, one short turn each: its bracket, and if wanted its looks."""
+    def timeline(self, video: NanoVideo, rng: np.random.Generator) -> Conversation:
+        """List every visible event with its bracket, of the whole video or of a clip around an event."""
         span = None
-        if rng.random() < 0.5:
+        if rng.random() < 0.4:
             event = video.events[int(rng.integers(len(video.events)))]
-            margin = rng.uniform(0.05, 0.2, size=2) * video.duration
+            margin = rng.uniform(0.03, 0.2, size=2) * video.duration
             span = Span(max(0.0, event.start - margin[0]), min(video.duration, event.end + margin[1]))
         scene = look(video, span, self.protocol.view, rng)
-        seen = sorted({event.colour for events in scene.shown for event in events})
-        conversation: Conversation = self._message(video, "List.", scene)
-        for place, colour in enumerate(rng.permutation(seen)):
-            question = Message("user", (TextPart(f" {colour}"),))
-            found = ", ".join(f"{start} to {end}" for start, end in scene.brackets(str(colour)))
-            if attributes:
-                event = next(e for events in scene.shown for e in sorted(events) if e.colour == colour)
-                found += f" {event.shape} {event.side} {event.size}"
-            conversation += (question, self._turn(f" {found}")) if place else (self._turn(f" {colour} {found}"),)
-        if not seen:
-            raise NotVisibleError
-        return conversation
+        return (*self._message(video, "List.", scene), self._turn(_list(scene, Ask.MOMENT)))
 
     def _message(self, video: NanoVideo, text: str, scene: Scene) -> tuple[Message, ...]:
         parts = (VideoPart(scene.clip), TextPart(f"{video.duration:.2f} s. {text}"))
@@ -226,39 +241,41 @@ def _where_to_look(question: NanoQuestion, wide: Scene) -> tuple[str, tuple[int,
         start, end = int(question.window[0]), int(question.window[1])
         return f" {start} to {end}", (start, end)
     if question.ask in {Ask.MOMENT, Ask.MOMENTS, Ask.SHAPE_AND_MOMENT}:
-        brackets = wide.brackets(question.event.colour)
-        if len(brackets) == 1:
-            start, end = brackets[0]
-            return f" {question.event.colour} {start} to {end}", (start, end)
+        found = wide.sightings(question.event.colour)
+        if len(found) == 1:
+            return f"{_list(wide, question.ask)}. {_name(found[0].event, question.ask)} {found[0].span}", (
+                found[0].start,
+                found[0].end,
+            )
     return None
 
 
 def _conclude(question: NanoQuestion, scene: Scene) -> tuple[str, str]:
     """Return the last thought and the answer that ``scene`` supports."""
-    event = question.event
+    event, ask = question.event, question.ask
     choice = question.letter or str(question.word)
     tail = f" {choice}" if question.letter else ""
-    if question.ask in {Ask.MOMENT, Ask.MOMENTS, Ask.SHAPE_AND_MOMENT}:
-        spans = ", ".join(f"{start} to {end}" for start, end in scene.brackets(event.colour))
-        if question.ask is Ask.SHAPE_AND_MOMENT:
-            return f" {event.colour} {spans} {event.shape}{tail}", f"{choice}, {spans}"
-        return f" {event.colour} {spans}", spans
-    visible = any(event in events for events in scene.shown)
-    if question.ask is Ask.COLOUR_BETWEEN:
-        return f" {event.colour if visible else 'nothing'}{tail}", choice
-    if not visible:
+    listed = _list(scene, ask)
+    if ask in {Ask.MOMENT, Ask.MOMENTS, Ask.SHAPE_AND_MOMENT}:
+        spans = ", ".join(sighting.span for sighting in scene.sightings(event.colour))
+        thought = f"{listed}. {_name(event, ask)} {spans}"
+        return (thought + tail, f"{choice}, {spans}") if ask is Ask.SHAPE_AND_MOMENT else (thought, spans)
+    seen = [sighting.event for sighting in scene.timeline()]
+    if ask is Ask.COLOUR_BETWEEN:
+        return f"{listed}. {event.colour if event in seen else 'nothing'}{tail}", choice
+    if event not in seen or (ask is Ask.COUNT and len(seen) != question.number):
         raise NotVisibleError
-    if question.ask is Ask.COLOUR_FIRST:
-        return f" first {event.colour}{tail}", choice
-    if question.ask is Ask.COLOUR_AT_END:
-        return f" last {event.colour}{tail}", choice
-    if question.ask is Ask.SIDE:
-        return f" {event.colour} {event.side}{tail}", choice
-    if question.ask is Ask.SIZE:
-        return f" {event.colour} size {question.number}", str(question.number)
-    seen: dict[str, None] = {}
-    for events in scene.shown:
-        seen.update(dict.fromkeys(e.colour for e in sorted(events)))
-    if len(seen) != question.number:
-        raise NotVisibleError
-    return f" {' '.join(seen)} {question.number}", str(question.number)
+    if ask is Ask.COUNT or ask is Ask.SIZE:
+        return f"{listed}. {'count' if ask is Ask.COUNT else _name(event, ask)} {question.number}", str(question.number)
+    return f"{listed}. {_name(event, ask)}{tail}", choice
+
+
+def _list(scene: Scene, ask: Ask) -> str:
+    """Write the timeline that a view shows."""
+    entries = [f" {_name(sighting.event, ask)} {sighting.span}" for sighting in scene.timeline()]
+    return ",".join(entries) or " nothing"
+
+
+def _name(event: Event, ask: Ask) -> str:
+    """Name an event by its colour and by what the question is about."""
+    return f"{event.colour} {event.side if ask is Ask.SIDE else event.size if ask is Ask.SIZE else event.shape}"

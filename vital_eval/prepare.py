@@ -51,7 +51,7 @@ class Preparation:
         problems: videos that are missing, unreadable or of another length.
         unused: files below ``videos/`` that no sample names.
         data_hash: hash of the annotation files.
-        media_hash: hash over names, sizes and (unless fast) contents of the videos found.
+        media_hash: hash over names, sizes and (unless fast) contents of the video files found.
         fast: whether contents were left out of ``media_hash``.
     """
 
@@ -165,6 +165,8 @@ def _unused(folder: Path, used: Iterable[Path]) -> tuple[str, ...]:
 def _media_hash(files: dict[str, Path], *, fast: bool) -> str:
     total = hashlib.sha256()
     for video, path in sorted(files.items()):
+        if not path.is_file():
+            continue  # A folder, or a pipe that would never end, under a video's name: already named as a problem.
         content = "" if fast else hash_file(path)
         total.update(f"{video}\0{path.stat().st_size}\0{content}\n".encode("utf-8", "surrogatepass"))
     return total.hexdigest()[:16]

@@ -67,7 +67,7 @@ def preset(name: str, mode: Mode, task: str) -> Protocol:
         view = View(fps=2.0, max_frames=max_frames, min_pixels=_MIN_PIXELS, max_pixels=max_pixels, clock=True)
         return _protocol(name, mode, _TEXTS[mode], view, _CLIP_VIEW, Sampling(repetition_penalty=1.05), 2)
     if name == "nano":
-        return _protocol(name, mode, _NANO_TEXTS[mode], NANO_VIEW, NANO_VIEW, Sampling(max_new_tokens=64), 1)
+        return _protocol(name, mode, _NANO_TEXTS[mode], NANO_VIEW, NANO_VIEW, Sampling(max_new_tokens=112), 1)
     raise UnknownNameError(f"unknown preset {name!r}", suggest(name, PRESETS))
 
 

@@ -149,9 +149,12 @@ def loads_strictly(text: str | bytes) -> Any:
     """Parse JSON without the extensions NaN, Infinity and -Infinity.
 
     Raises:
-        ValueError: if ``text`` is not strict JSON (also for bytes that are not UTF-8).
+        ValueError: if ``text`` is not strict JSON (also for bytes that are not UTF-8), or nested too deeply to be ours.
     """
-    return json.loads(text, parse_constant=_refuse_constant)
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def _refuse_constant(name: str) -> float:

@@ -273,7 +273,7 @@ def read_baselines(folder: Path) -> dict[str, dict[str, Estimate]]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunLogError(f"cannot read {path}: {error}", "delete it and summarise the run again") from error
+        raise RunLogError(f"cannot read {path}: {error}", "delete it and run the same command again") from error
 
 
 def _cell(entry: Entry, records: Mapping[tuple[str, int], Record], attempts: int) -> CellSummary:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -72,6 +73,15 @@ def test_tasks_lists_the_eleven(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tasks"]) == 0
     told = capsys.readouterr().out
     assert all(name in told for name in ("charades_sta", "vue_tr", "video_mme", "VSI-Bench"))
+
+
+def test_an_old_encoding_stops_no_command() -> None:
+    code = "from vital_eval.cli.main import main\nfrom vital_eval.cli.output import say\nmain(['tasks'])\nsay('\u2020')"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stdout.endswith("\\u2020\n")
 
 
 def test_doctor_reports(capsys: pytest.CaptureFixture[str], tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -137,10 +137,13 @@ def test_mistakes_are_one_line_and_exit_1(
 
 
 @pytest.mark.parametrize("flag", ["--limit=0", "--shard=5/4", "--shard=x", "--batch-size=many", "--nonsense"])
-def test_wrong_arguments_exit_2(flag: str) -> None:
+def test_wrong_arguments_exit_2(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["run", flag])
     assert stop.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert told.count("\n") == 1
 
 
 def test_debug_shows_the_error_itself(world: Path) -> None:
@@ -202,7 +205,7 @@ def test_config_file_gives_options_and_flags_win(world: Path, capsys: pytest.Cap
     told = capsys.readouterr().out
     assert "2 episodes" in told
     assert "vital-direct" in told
-    config.write_text('attempts = 3\nbatch-size = 2\ndry-run = true\n')
+    config.write_text("attempts = 3\nbatch-size = 2\ndry-run = true\n")
     assert main(run_arguments(world, world / "run", "--config", str(config), "--attempts", "1")) == 0
     assert "attempts" not in capsys.readouterr().out, "a flag that repeats the default wins, too"
     config.write_text("limitt = 2\n")
@@ -290,6 +293,27 @@ def test_prepare_finds_what_is_wrong(world: Path, capsys: pytest.CaptureFixture[
     assert found["unused"] == ["extra.mp4"]
     assert found["data_hash"] != whole["data_hash"]
     assert found["media_hash"] != whole["media_hash"]
+
+
+def test_prepare_survives_what_is_no_file(world: Path) -> None:
+    folder = world / "data" / TASK
+    for name in ("V1.mp4", "V2.mp4"):
+        (folder / "videos" / name).unlink()
+    (folder / "videos" / "V1.mp4").mkdir()
+    os.mkfifo(folder / "videos" / "V2.mp4")
+    assert main(["prepare", TASK, "--source", str(folder)]) == 1
+    found = json.loads((folder / "prepared.json").read_text())
+    assert [(problem["video"], problem["kind"]) for problem in found["problems"]] == [
+        ("V1.mp4", "unreadable"),
+        ("V2.mp4", "unreadable"),
+    ]
+
+
+def test_rescore_from_inside_the_run(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(run_arguments(world, world / "run")) == 0
+    monkeypatch.chdir(world / "run")
+    assert main(["rescore", ".", "--data-root", str(world / "data")]) == 0
+    assert len(read_run(world / "run-rescored")[1]) == 24
 
 
 def test_no_space_is_a_clear_line(

@@ -282,12 +282,12 @@ def test_batch_that_does_not_fit_is_halved(folder: Path, monkeypatch: pytest.Mon
     wanted = [generation.token_ids for generation in _generate(folder, requests)]
     real, sizes = hf.decode_batch, []
 
-    def small_memory(model, rows, vocabulary) -> None:
+    def small_memory(model, rows, vocabulary, stopping) -> None:
         sizes.append(len(rows))
         if len(rows) > 1:
             rows[0].written.append(1)
             raise torch.OutOfMemoryError("no room")
-        real(model, rows, vocabulary)
+        real(model, rows, vocabulary, stopping)
 
     monkeypatch.setattr(hf, "decode_batch", small_memory)
     assert [generation.token_ids for generation in _generate(folder, requests)] == wanted
@@ -327,3 +327,76 @@ def test_repetition_penalty_applies_to_prompt_and_output(folder: Path) -> None:
     assert len(set(varied.token_ids)) == len(varied.token_ids)
     assert varied.token_ids != repeated.token_ids
     assert _generate(folder, [strong])[0].token_ids == varied.token_ids
+
+
+def _rewrite_weights(folder: Path, copy: Path, drop: str = "", cut: int = 0) -> Path:
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(folder, copy)
+    weights = copy / "model.safetensors"
+    if drop:
+        tensors = {name: tensor for name, tensor in load_file(weights).items() if drop not in name}
+        save_file(tensors, weights, metadata={"format": "pt"})
+    if cut:
+        weights.write_bytes(weights.read_bytes()[:-cut])
+    return copy
+
+
+def test_checkpoint_with_missing_tensors_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="lacks"):
+        load_engine(_rewrite_weights(folder, tmp_path / "missing", drop="layers.0."))
+
+
+def test_truncated_weights_and_unknown_devices_are_one_line(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="cannot load"):
+        load_engine(_rewrite_weights(folder, tmp_path / "cut", cut=1000))
+    for device in ("meta", "mps", "nonsense"):
+        with pytest.raises(CheckpointError, match="device"):
+            load_engine(folder, device)
+    (tmp_path / "cut" / "tokenizer_config.json").unlink()
+    with pytest.raises(CheckpointError, match="tokenizer_config"):
+        load_engine(tmp_path / "cut")
+
+
+def test_broken_template_and_bugs_reach_whoever_waits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run(template: str | None) -> None:
+        engine = load_engine(folder, "cpu", "float32")
+        if template:
+            engine._tokenizer.chat_template = template
+        else:
+            monkeypatch.setattr(engine, "_prepare", lambda request: 1 // 0)
+        try:
+            await asyncio.wait_for(engine.generate(request(opening(None))), timeout=20)
+        finally:
+            await engine.close()
+
+    with pytest.raises(EngineError, match="chat template"):
+        asyncio.run(run("{{ raise_exception('no') }}"))
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(run(None))
+
+
+def test_closing_gives_up_the_batch_at_once(folder: Path) -> None:
+    import time
+
+    async def run() -> float:
+        engine = load_engine(folder, "cpu", "float32")
+        task = asyncio.create_task(engine.generate(request(opening(None), tokens=1900)))
+        await asyncio.sleep(0.5)
+        assert not task.done()
+        started = time.monotonic()
+        await engine.close()
+        task.cancel()
+        return time.monotonic() - started
+
+    assert asyncio.run(run()) < 1.5
+
+
+def test_turn_ends_where_the_context_ends(folder: Path) -> None:
+    engine = load_engine(folder, "cpu", "float32")
+    question = "red " * 1980
+    room = engine._limit - len(engine._encoder.encode(opening(None, question)).ids)
+    assert 0 < room < 100
+    assert len(_generate(folder, [request(opening(None, question), tokens=500)])[0].token_ids) <= room

@@ -43,6 +43,7 @@ class RunSpec:
     calls: bool = True
     lift: float = 0.1
     change: Callable[[Protocol], Protocol] = lambda protocol: protocol
+    and_also: Callable[[Protocol], Protocol] | None = None
     baselines: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
     details: Mapping[str, str] = field(default_factory=dict)
 
@@ -91,17 +92,13 @@ def make_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeRun:
         for task in spec.tasks:
             grounding = task in ("charades_sta", "rextime", "vidchapters", "activitynet_mr")
             metrics = {"mIoU": "iou", "R@0.5": "right"} if grounding else {"accuracy": "right"}
+            changes = [spec.change, *([spec.and_also] if spec.and_also else [])]
             entries += [
                 Entry(
-                    task,
-                    1,
-                    next(iter(metrics)),
-                    metrics,
-                    spec.change(preset("nano", mode, task)),
-                    spec.data_hash,
-                    samples,
+                    task, 1, next(iter(metrics)), metrics, change(preset("nano", mode, task)), spec.data_hash, samples
                 )
                 for mode in spec.modes
+                for change in changes
             ]
         engine = EngineInfo("hf", "nano-1", spec.fingerprint, FrameGeometry(32, 2), spec.details)
         manifest = Manifest(spec.label, engine, tuple(entries), "2026", "0.1.0", limit=spec.limit, shard=spec.shard)

@@ -171,9 +171,24 @@ def test_baselines_that_disagree_are_refused(make_run: MakeRun) -> None:
 
 def test_rows_that_read_the_same_are_told_apart_by_run(make_run: MakeRun) -> None:
     board = build_board([make_run(name="one"), make_run(name="two")])
-    assert len(board.rows) == 6
-    assert len({(row.label, row.badge) for row in board.rows}) == 6
-    assert board.rows[0].badge.endswith("run one")
+    assert [row.label for row in board.rows] == ["nano · run one"] * 3 + ["nano · run two"] * 3
+    assert len({(one.label, one.title) for one in board.comparisons}) == len(board.comparisons) == 4 * 4
+
+
+def test_recipes_of_one_run_are_told_apart(make_run: MakeRun) -> None:
+    def seeded(protocol: Protocol) -> Protocol:
+        return dataclasses.replace(protocol, sampling=dataclasses.replace(protocol.sampling, seed=7))
+
+    run = make_run(name="one", modes=(Mode.COT,), and_also=seeded)
+    labels = [row.label for row in build_board([run]).rows]
+    assert len(labels) == len(set(labels)) == 2
+    assert all(label.startswith("nano · protocol ") for label in labels)
+
+
+def test_runs_of_one_name_keep_their_folders(make_run: MakeRun) -> None:
+    board = build_board([make_run(name="monday/run"), make_run(name="tuesday/run", label="B")])
+    assert board.runs == ("monday/run", "tuesday/run")
+    assert board.command == "vital-eval board monday/run tuesday/run --out board"
 
 
 def test_the_summary_file_is_not_believed(make_run: MakeRun) -> None:

@@ -81,6 +81,12 @@ def test_a_hub_file_that_lacks_a_question_is_an_error(with_hub) -> None:
         Registry("task").load("rextime")().samples(with_hub)
 
 
+def test_an_empty_hub_file_does_not_quietly_take_the_options_away(with_hub) -> None:
+    (with_hub / "rextime_val_hub.jsonl").write_text("")
+    with pytest.raises(DataError, match=r"rextime_val_hub in .* is empty"):
+        Registry("task").load("rextime")().samples(with_hub)
+
+
 def test_official_counts(official) -> None:
     samples = Registry("task").load("rextime")().samples(official("rextime"))
     assert len(samples) == 921

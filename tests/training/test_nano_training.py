@@ -134,7 +134,7 @@ def test_only_what_the_model_says_is_trained(lessons: Lessons, encoder: Encoder)
 def test_loss_depends_on_the_video(lessons: Lessons, encoder: Encoder, folder: Path) -> None:
     torch.manual_seed(0)
     model = build_model(build_tokenizer())
-    items = list(lessons.draw("drills", 0)[:2])
+    items = list(lessons.draw("timelines", 0)[:2])
     batch = collate(items, 0)
     other = dataclasses.replace(batch, patches=-batch.patches)
     with torch.no_grad():
@@ -161,12 +161,12 @@ def test_interrupted_stage_ends_with_the_same_weights(tmp_path: Path, lessons: L
         torch.manual_seed(0)
         model = build_model(build_tokenizer())
         state = tmp_path / f"state-{interrupt_at}.safetensors"
-        stage = Stage("drills", steps=4, rate=1e-3, warmup=2)
+        stage = Stage("timelines", steps=4, rate=1e-3, warmup=2)
 
         def backward(step: int) -> float:
             if step == interrupt_at:
                 raise InterruptError
-            return backward_mean(model, lessons.draw("drills", step)[:2], 0)
+            return backward_mean(model, lessons.draw("timelines", step)[:2], 0)
 
         if interrupt_at is not None:
             with pytest.raises(InterruptError):

@@ -178,6 +178,22 @@ def test_children_leave_ctrl_c_to_the_parent(workers: DecodeWorkers, good: str) 
     asyncio.run(run())
 
 
+def test_ctrl_c_leaves_a_child_that_is_still_starting_alone(folder: Path, good: str) -> None:
+    async def run(workers: DecodeWorkers) -> None:
+        call = asyncio.create_task(workers.probe(good))
+        while not multiprocessing.active_children():
+            await asyncio.sleep(0.001)
+        (child,) = multiprocessing.active_children()
+        while not call.done() and child.pid is not None:
+            os.kill(child.pid, signal.SIGINT)
+            await asyncio.sleep(0.01)
+        assert (await call).frame_count == 50
+        assert multiprocessing.active_children() == [child]
+
+    with DecodeWorkers(folder, "odd", 1, timeout_s=30, plugins=(folder / "plugin.py",)) as workers:
+        asyncio.run(run(workers))
+
+
 def test_children_load_nothing_heavy(workers: DecodeWorkers) -> None:
     loaded = set(asyncio.run(told(workers, "modules.mp4")))
     assert "av" in loaded

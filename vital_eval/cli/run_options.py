@@ -14,8 +14,8 @@ from vital_eval.protocol import Mode, Protocol, protocol_from_json
 from vital_eval.registry import suggest
 
 _REQUIRED = ("data_root", "out")
-#: What an option is if neither a flag nor the file of --config sets it; ``None`` for the others. Kept out of the parser,
-#: so that a flag which repeats a default still wins over the file.
+#: What an option is if neither a flag nor the file of --config sets it; ``None`` for the others. Kept out of the
+#: parser, so that a flag which repeats a default still wins over the file.
 _DEFAULTS: dict[str, Any] = {
     "tasks": "all",
     "label": "",
@@ -59,7 +59,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     add("--concurrency", type=_positive, metavar="N", help="episodes under way (default: twice the batch size)")
     add("--decode-workers", type=_positive, metavar="N", help="decoding processes (default: 2)")
     add("--plugin", type=Path, action="append", metavar="FILE.py", help="load more tasks, engines, tools, decoders")
-    add("--dry-run", action="store_true", default=None, help="print what would run; loads no model and decodes no video")
+    add("--dry-run", action="store_true", default=None, help="print what would run, without model and video")
     add(
         "--show",
         type=_positive,
@@ -80,10 +80,7 @@ def merge_config(args: argparse.Namespace) -> argparse.Namespace:
     """
     filed = {} if args.config is None else _read_config(args.config)
     merged = argparse.Namespace(
-        **{
-            key: filed.get(key, _DEFAULTS.get(key)) if value is None else value
-            for key, value in vars(args).items()
-        }
+        **{key: filed.get(key, _DEFAULTS.get(key)) if value is None else value for key, value in vars(args).items()}
     )
     for key in _REQUIRED:
         if getattr(merged, key) is None and not (key == "out" and (merged.dry_run or merged.show)):

@@ -7,6 +7,7 @@ full passes without cache, and against ``generate``.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -32,6 +33,7 @@ class Row:
         sampling: decoding settings.
         seed: seed of its generator.
         stop: strings that end the turn.
+        room: most tokens that the model's context leaves for the turn.
         keep_prefix: whether its keys and values are wanted when it ends.
         written: sampled ids.
         finish: why it ended, once it has.
@@ -43,6 +45,7 @@ class Row:
     sampling: Sampling
     seed: int
     stop: tuple[str, ...]
+    room: int
     keep_prefix: bool
     written: list[int] = field(default_factory=list)
     finish: FinishReason | None = None
@@ -76,18 +79,28 @@ class Vocabulary:
     decode: Callable[[Sequence[int]], str]
 
 
+class GivenUpError(Exception):
+    """The engine is closing; whatever was being written is dropped."""
+
+
 #: Tokens decoded again after each step to look for a stop string; longer than any stop string has tokens.
 _TAIL = 24
 
 
 @torch.inference_mode()
-def decode_batch(model: PreTrainedModel, rows: Sequence[Row], vocabulary: Vocabulary) -> None:
+def decode_batch(
+    model: PreTrainedModel, rows: Sequence[Row], vocabulary: Vocabulary, stopping: threading.Event
+) -> None:
     """Write one turn for every row; results are left in the rows.
 
     Args:
         model: in evaluation mode.
         rows: any mix of lengths, clips, cached prefixes and settings.
         vocabulary: see :class:`Vocabulary`.
+        stopping: looked at between tokens; once set, the batch is given up.
+
+    Raises:
+        GivenUpError: if ``stopping`` was set.
     """
     device = model.device
     generators = [torch.Generator().manual_seed(row.seed) for row in rows]
@@ -121,6 +134,8 @@ def decode_batch(model: PreTrainedModel, rows: Sequence[Row], vocabulary: Vocabu
         seen[index, torch.from_numpy(row.encoded.ids).to(device)] = True
     active = list(range(len(rows)))
     while True:
+        if stopping.is_set():
+            raise GivenUpError
         logits = logits.float()
         logits[:, list(vocabulary.banned_ids)] = -torch.inf
         settings = [rows[index].sampling for index in active]
@@ -204,7 +219,7 @@ def _finish(row: Row, vocabulary: Vocabulary) -> FinishReason | None:
     tail = vocabulary.decode(row.written[-_TAIL:])
     if any(text in tail for text in row.stop):
         return FinishReason.STOP_STRING
-    if len(row.written) >= row.sampling.max_new_tokens:
+    if len(row.written) >= min(row.sampling.max_new_tokens, row.room):
         return FinishReason.LENGTH
     return None
 

@@ -26,6 +26,10 @@ _IDENTITY_FILES = (
 )
 
 
+#: Weight files up to this many bytes are hashed whole.
+_READ_WHOLE = 256 << 20
+
+
 @dataclass(frozen=True, slots=True)
 class PixelSettings:
     """How frames become patches.
@@ -92,8 +96,9 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         raise CheckpointError(f"no .safetensors weights in {folder}{found}", "convert the checkpoint to safetensors")
     for path in weights:
         _check_safetensors(path)
-    if not (folder / "tokenizer.json").is_file():
-        raise CheckpointError(f"no tokenizer.json in {folder}", "save the tokenizer beside the weights")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        if not (folder / name).is_file():
+            raise CheckpointError(f"no {name} in {folder}", "save the tokenizer beside the weights")
     return Checkpoint(folder, model_type, config, _pixel_settings(folder, config), _fingerprint(folder, weights))
 
 
@@ -144,6 +149,8 @@ def _pixel_settings(folder: Path, config: Mapping[str, Any]) -> PixelSettings:
             f"{folder} does not say how frames are normalised ({error})",
             "it needs patch sizes in config.json and image_mean / image_std in a processor config",
         ) from error
+    if min(patch, merge, temporal) < 1:
+        raise CheckpointError(f"{folder / 'config.json'} has a patch size below 1", "check vision_config")
     if len(mean) != 3 or len(std) != 3:
         raise CheckpointError(
             f"image_mean or image_std of {folder} does not have three values", "check the processor config"
@@ -152,8 +159,8 @@ def _pixel_settings(folder: Path, config: Mapping[str, Any]) -> PixelSettings:
 
 
 def _fingerprint(folder: Path, weights: list[Path]) -> str:
-    # Weights of real checkpoints are tens of gigabytes: their headers (names, shapes, offsets), sizes and a stripe
-    # of 64 KiB from each of 64 places tell checkpoints of one training run apart without reading everything.
+    # Weights of real checkpoints are tens of gigabytes: of large files, the size and a stripe of 64 KiB from each of 64
+    # places (the header among them) tell checkpoints of one training run apart without reading everything.
     digest = hashlib.sha256()
     for name in _IDENTITY_FILES:
         path = folder / name
@@ -163,6 +170,9 @@ def _fingerprint(folder: Path, weights: list[Path]) -> str:
         size = path.stat().st_size
         digest.update(f"{path.name}\0{size}\0".encode())
         with path.open("rb") as file:
+            if size <= _READ_WHOLE:
+                digest.update(file.read())
+                continue
             for stripe in range(64):
                 file.seek(size * stripe // 64)
                 digest.update(file.read(65_536))

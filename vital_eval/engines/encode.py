@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from jinja2 import TemplateError
 from numpy.typing import NDArray
 
 from vital_eval.conversation import AssistantTurn, Conversation, Message, TextPart, clips_of
@@ -126,9 +127,12 @@ class Encoder:
         while end < len(conversation) and not isinstance(conversation[end], AssistantTurn):
             end += 1
         messages = [_to_template(entry) for entry in conversation[:end]]
-        rendered = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, **self.template
-        )
+        try:
+            rendered = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True, **self.template
+            )
+        except TemplateError as error:
+            raise EngineError(f"the chat template fails: {error}", "check the checkpoint's chat template") from error
         text = str(rendered).rpartition(_PLACEHOLDER)[2] if index else str(rendered)
         wanted = sum(len(entry.parts) for entry in conversation[index:end] if isinstance(entry, Message))
         wanted -= sum(

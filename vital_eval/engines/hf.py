@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import json
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from types import MappingProxyType
 
 import torch
 import transformers
+from safetensors import SafetensorError
 
 from vital_eval.engine import ContextOverflowError, EngineInfo, FrameGeometry, GenerationRequest
 from vital_eval.engines.batch_decode import Row, Vocabulary, decode_batch
@@ -66,15 +68,28 @@ def load_engine(
         model_class = getattr(transformers, _MODEL_CLASSES[opened.model_type])
         if not tokenizer.chat_template:
             tokenizer.chat_template = _separate_template(opened.folder)
-        model = model_class.from_pretrained(
-            opened.folder, dtype=number_type, use_safetensors=True, trust_remote_code=False, local_files_only=True
+        model, loading = model_class.from_pretrained(
+            opened.folder,
+            dtype=number_type,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        model = model.to(place)
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
             f"cannot load {opened.folder}: {line}", "the checkpoint may be incomplete or damaged"
         ) from error
-    return HFEngine(opened, model.to(place).eval(), tokenizer, batch_size, cache_bytes)
+    # transformers fills what is missing with random weights and says so in a warning only.
+    absent = sorted({*loading["missing_keys"], *(str(key) for key in loading["mismatched_keys"])})
+    if absent:
+        raise CheckpointError(
+            f"{opened.folder} lacks {len(absent)} of the model's tensors, among them {absent[0]}",
+            "the checkpoint is incomplete or belongs to another configuration",
+        )
+    return HFEngine(opened, model.eval(), tokenizer, batch_size, cache_bytes)
 
 
 class HFEngine:
@@ -98,6 +113,8 @@ class HFEngine:
     ) -> None:
         if not tokenizer.chat_template:
             raise CheckpointError(f"{checkpoint.folder} has no chat template", "save it as chat_template.jinja")
+        if tokenizer.eos_token_id is None:
+            raise CheckpointError(f"the tokenizer of {checkpoint.folder} has no end-of-turn token", "set its eos_token")
         known = tokenizer.get_vocab()
         missing = [token for token in ("<|video_pad|>", "<|vision_start|>") if token not in known]
         if missing:
@@ -120,6 +137,7 @@ class HFEngine:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hf-engine")
         self._waiting: list[tuple[GenerationRequest, float, asyncio.Future[Generation]]] = []
         self._arrived = asyncio.Event()
+        self._stopping = threading.Event()
         self._loop_task: asyncio.Task[None] | None = None
         pixels = checkpoint.pixels
         self._info = EngineInfo(
@@ -160,7 +178,8 @@ class HFEngine:
         self._prefixes.drop(episode)
 
     async def close(self) -> None:
-        """Stop serving and free the thread."""
+        """Give up what is being written, stop serving and free the thread."""
+        self._stopping.set()
         if self._loop_task is not None:
             self._loop_task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -181,7 +200,10 @@ class HFEngine:
             batch = [entry for entry in batch if not entry[2].done()]
             if not batch:
                 continue
-            results = await loop.run_in_executor(self._worker, self._run, [entry[0] for entry in batch])
+            try:
+                results = await loop.run_in_executor(self._worker, self._run, [entry[0] for entry in batch])
+            except Exception as error:  # a bug: it belongs to whoever waits, or they would wait for ever
+                results = [error] * len(batch)
             for (_, asked, future), result in zip(batch, results, strict=True):
                 if future.done():
                     continue
@@ -217,7 +239,7 @@ class HFEngine:
     def _decode_rows(self, rows: list[Row]) -> None:
         """Decode a batch; one that does not fit into the device's memory is halved."""
         try:
-            decode_batch(self._model, rows, self._vocabulary)
+            decode_batch(self._model, rows, self._vocabulary, self._stopping)
         except torch.OutOfMemoryError:
             if len(rows) == 1:
                 raise
@@ -232,7 +254,8 @@ class HFEngine:
         if len(encoded.ids) >= self._limit:
             raise ContextOverflowError(f"{len(encoded.ids)} tokens do not fit into {self._limit}")
         prefix = self._prefixes.take(request.episode, encoded.ids)
-        return Row(encoded, prefix, request.sampling, request.seed, request.stop, request.expect_more)
+        room = self._limit - len(encoded.ids)
+        return Row(encoded, prefix, request.sampling, request.seed, request.stop, room, request.expect_more)
 
     def _finish(self, request: GenerationRequest, row: Row) -> Generation:
         if row.finish is None:
@@ -276,6 +299,8 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise CheckpointError(f"unknown device {name!r}", "use auto, cpu, cuda or cuda:N") from error
+    if device.type not in {"cpu", "cuda"}:
+        raise CheckpointError(f"device {name!r} is not supported", "use auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise CheckpointError("no GPU that torch can use", "use --device cpu, or install a CUDA build of torch")
     return device

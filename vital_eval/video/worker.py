@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from multiprocessing import resource_tracker
 from pathlib import Path
 from queue import LifoQueue
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -208,7 +209,14 @@ class _Child:
                 raise MediaError("decoder-crashed", "the decode workers are closed")
             pipe, far_end = self._context.Pipe()
             process = self._context.Process(target=_serve, args=(far_end, *self._arguments), daemon=True)
-            process.start()
+            # A child inherits what its starting thread blocks: Ctrl-C must not reach it while it still imports. The
+            # tracker that comes with the first child would unblock it again (Python 3.11), so it is started before.
+            resource_tracker.ensure_running()
+            blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                process.start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
             far_end.close()  # or the end of the child would not end the pipe
             self._process, self._pipe = process, pipe
             return pipe
