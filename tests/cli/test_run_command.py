@@ -328,3 +328,28 @@ def test_no_space_is_a_clear_line(
     assert main(run_arguments(world, world / "run", "--modes", "cot")) == 1
     errors = capsys.readouterr().err.strip().splitlines()
     assert errors[-1].startswith("error: disk full while writing")
+
+
+def test_shards_together_are_the_whole_run(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shards = [world / f"shard{index}" for index in (1, 2)]
+    for index, out in enumerate(shards, start=1):
+        assert main(run_arguments(world, out, "--shard", f"{index}/2")) == 0
+    assert main(run_arguments(world, world / "whole")) == 0
+    data = ["--data-root", str(world / "data")]
+    # Any order of the shards; a lone shard, one given twice, and a whole run among them are refused.
+    assert main(["rescore", str(shards[1]), str(shards[0]), *data, "--out", str(world / "merged")]) == 0
+    merged, whole = (json.loads((world / name / "summary.json").read_text()) for name in ("merged", "whole"))
+    assert merged["cells"] == whole["cells"]
+    assert merged["baselines"] == whole["baselines"]
+    manifest, records = read_run(world / "merged")
+    assert manifest.shard is None
+    assert len(records) == 24
+    capsys.readouterr()
+    for wrong, complaint in (
+        ([shards[0], world / "whole"], "not a shard"),
+        ([shards[0], shards[0].parent / "." / "shard1" / ".." / "shard1"], "both shard 1/2"),
+    ):
+        assert main(["rescore", *map(str, wrong), *data, "--out", str(world / "x")]) == 1
+        assert complaint in capsys.readouterr().err
+    assert main(["rescore", *map(str, shards), *data]) == 1
+    assert "--out" in capsys.readouterr().err

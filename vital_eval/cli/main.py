@@ -20,7 +20,10 @@ COMMANDS = {
     "doctor": ("doctor", "check this machine: packages, devices, decoders, engines, data"),
     "prepare": ("prepare", "check a benchmark's annotation files against its videos"),
     "run": ("run", "evaluate a checkpoint; the same command again resumes"),
-    "rescore": ("rescore", "score a finished run again with today's parsers and scorers, without a model"),
+    "rescore": (
+        "rescore",
+        "score a finished run, or its shards together, with today's parsers and scorers, without a model",
+    ),
     "board": ("board", "build a leaderboard from runs"),
 }
 

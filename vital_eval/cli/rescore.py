@@ -6,13 +6,18 @@ import argparse
 from pathlib import Path
 
 from vital_eval.cli.output import say
+from vital_eval.errors import VitalError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("run", type=Path, metavar="RUN", help="run folder; it is only read")
+    parser.add_argument(
+        "runs", type=Path, nargs="+", metavar="RUN", help="run folder, or all shards of one run; they are only read"
+    )
     parser.add_argument("--data-root", type=Path, required=True, metavar="DIR", help="the run's annotation files")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="new run folder (default: RUN-rescored)")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="new run folder (default: RUN-rescored; needed for shards)"
+    )
     parser.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE.py", help="load more tasks")
 
 
@@ -24,13 +29,17 @@ def execute(args: argparse.Namespace) -> int:
     from vital_eval.registry import Registries
     from vital_eval.rescore import rescore, write_rescored
     from vital_eval.run_log import read_run
+    from vital_eval.shards import merge_shards
 
     registries = Registries(tuple(args.plugin))
-    manifest, records = read_run(args.run)
+    runs = {str(run): read_run(run) for run in args.runs}
+    if len(runs) > 1 and args.out is None:
+        raise VitalError("several shards become one new run", "name its folder with --out")
+    manifest, records = next(iter(runs.values())) if len(runs) == 1 else merge_shards(runs)
     names = dict.fromkeys(entry.task for entry in manifest.entries)
     tasks = {name: read_task(registries.tasks.load(name)(), args.data_root) for name in names}
     result = rescore(manifest, records, tasks)
-    run = args.run.resolve()  # "." and ".." have no name of their own
+    run = args.runs[0].resolve()  # "." and ".." have no name of their own
     out = args.out or run.with_name(f"{run.name}-rescored")
     asked = {entry.task: {identity for identity, _ in entry.samples} for entry in manifest.entries}
     baselines = estimate_baselines(
