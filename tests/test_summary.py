@@ -21,6 +21,7 @@ from vital_eval.record import Record
 from vital_eval.statistics import Estimate
 from vital_eval.summary import (
     CellSummary,
+    _tool_health,
     read_baselines,
     summarise,
     write_summary,
@@ -167,6 +168,13 @@ def test_tools_that_are_never_called_are_said_aloud() -> None:
     empty = _cell([], Mode.TOOL).tools
     assert empty is not None
     assert empty.verdict == "no attempts yet"
+
+
+def test_tools_that_are_hardly_called_are_said_aloud() -> None:
+    records = [_record(index, mode=Mode.TOOL, calls=("",) if index == 0 else ()) for index in range(40)]
+    health = _tool_health(records)
+    assert health.verdict == "WARNING: only 1 of 40 attempts used the tools"
+    assert _tool_health(records[:20]).verdict == "ok"
 
 
 def test_equal_runs_have_equal_bytes_whatever_order_and_clock(tmp_path: Path) -> None:

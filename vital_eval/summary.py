@@ -32,6 +32,8 @@ OUTCOME_NAMES = (*(outcome.value for outcome in Outcome), OWED)
 
 #: Above this share of failing tool calls a tool run measures something else than its protocol says.
 MAX_FAILING_SHARE = 0.5
+#: Below this share of attempts with a tool call, a tool run is hardly one.
+RARE_SHARE = 0.05
 
 #: Task to name of a trivial answerer ("whole video", "random") to what it scores.
 Baselines = Mapping[str, Mapping[str, Estimate]]
@@ -342,6 +344,8 @@ def _tool_health(records: Sequence[Record]) -> ToolHealth:
     elif failing > MAX_FAILING_SHARE * len(calls):
         code = min(errors, key=lambda name: (-errors[name], name))
         verdict = f"INVALID: {failing} of {len(calls)} tool calls failed, most often by {code}"
+    elif using < RARE_SHARE * len(finished):
+        verdict = f"WARNING: only {using} of {len(finished)} attempts used the tools"
     else:
         verdict = "ok"
     return ToolHealth(
