@@ -88,16 +88,18 @@ class Lessons:
         """Return frame pairs and the words that name what they show."""
         rng = generator(World.TRAIN, self._seed, 0, step)
         patches: list[NDArray[np.float32]] = []
+        grid = (0, 0)
         words: list[tuple[int, ...]] = []
         while len(words) < PAIRS:
             video = make_video(VideoPlan(24.0, 120.0, tiled=rng.random() < 0.3), rng)
             scene = look(video, None, NANO_VIEW, rng)
-            values, _ = patchify(scene.clip, self._encoder.checkpoint.pixels)
+            values, (_, height, width) = patchify(scene.clip, self._encoder.checkpoint.pixels)
+            grid = (height, width)
             for cells, events in zip(np.split(values, len(scene.labels)), scene.shown, strict=True):
                 if len(events) <= 1:
                     patches.append(cells)
                     words.append(self._names(next(iter(events), None)))
-        return FramePairs(np.concatenate(patches), (2, 2), tuple(words))
+        return FramePairs(np.concatenate(patches), grid, tuple(words))
 
     def _names(self, event: Event | None) -> tuple[int, ...]:
         text = f" {event.colour} {event.shape} {event.side}" if event else " nothing"
@@ -131,6 +133,8 @@ class Lessons:
             return teacher.caption(video, rng, pairs=int(rng.integers(2, 9)))
         if stage == "timelines":
             return teacher.caption(video, rng, pairs=6) if lesson < 0.15 else teacher.timeline(video, rng)
+        if stage != "dialogues":
+            raise ValueError(f"stage {stage!r} has no conversations")
         if lesson < 0.2:
             return teacher.timeline(video, rng)
         if lesson < 0.25:
@@ -162,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = options.out / "checkpoint"
     save_checkpoint(model, tokenizer, folder)
     encoder = Encoder(
-        open_checkpoint(folder), tokenizer, tokenizer.convert_tokens_to_ids("<|video_pad|>"), tokenizer.eos_token_id, {}
+        open_checkpoint(folder), tokenizer, tokenizer.convert_tokens_to_ids("<|video_pad|>"), tokenizer.eos_token_id
     )
     lessons = Lessons(encoder, tokenizer, options.seed)
     started = time.monotonic()

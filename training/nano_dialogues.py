@@ -1,6 +1,6 @@
 """Dialogues that teach vital-nano: what can be seen in the view, said in the words of the protocol.
 
-Every number in a target can be copied from a time the model is shown. A moment is given as the bracket that the view
+Every time in a target can be copied from a time the model is shown. A moment is given as the bracket that the view
 proves: the time of the last frame pair before it and of the first one after it. In a sparse view that bracket is wide,
 in a tool's clip it is tight, and it is both the best answer that can be read off and the right span to look at again.
 """
@@ -74,7 +74,11 @@ class Scene:
     shown: tuple[frozenset[Event], ...]
 
     def timeline(self) -> tuple[Sighting, ...]:
-        """Return every visible event, in order of time, with the labels just outside the pairs that show it."""
+        """Return every visible event, in order of time, with the labels just outside the pairs that show it.
+
+        Raises:
+            NotVisibleError: if two labels fall on the same second.
+        """
         found = []
         for event in sorted({event for events in self.shown for event in events}):
             pairs = [index for index, events in enumerate(self.shown) if event in events]
@@ -172,7 +176,7 @@ class Teacher:
         return (*opening, self._turn(said))
 
     def caption(self, video: NanoVideo, rng: np.random.Generator, pairs: int) -> Conversation:
-        """Write the timeline of a short view: time, then what is visible."""
+        """Say for each frame pair of a short view what is visible: time, then names."""
         view = View(fps=4.0, max_frames=2 * pairs, min_pixels=1, max_pixels=self.protocol.view.max_pixels, clock=False)
         start = float(rng.uniform(0, 0.5) * video.duration)
         span = Span(start, float(rng.uniform(start + 0.3 * video.duration, video.duration)))

@@ -28,7 +28,7 @@ class Stage:
     """One stage of a supervised recipe.
 
     Attributes:
-        name: for the log.
+        name: what the stage is called in the log and in its state file.
         steps: optimiser steps.
         rate: peak learning rate.
         warmup: steps of linear warm-up; a cosine to a tenth of the peak follows.
@@ -78,7 +78,7 @@ def train_stage(
         model: trained in place.
         stage: see :class:`Stage`.
         backward: see :data:`Backward`.
-        state_file: where weights and optimiser state are kept (safetensors plus a JSON line beside it).
+        state_file: where weights and optimiser state are kept (safetensors, the step in its metadata).
         report: called with one line now and then.
         save_every: steps between saved states.
     """

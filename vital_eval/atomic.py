@@ -47,8 +47,9 @@ def sync_folder(folder: Path) -> None:
 
 def _umask() -> int:
     # Reading the umask through os.umask() would change it for a moment for every thread.
-    with Path("/proc/self/status").open(encoding="ascii", errors="replace") as status:
-        for line in status:
+    status = Path("/proc/self/status")
+    if status.is_file():  # Linux
+        for line in status.read_text(encoding="ascii", errors="replace").splitlines():
             if line.startswith("Umask:"):
                 return int(line.split()[1], 8)
     return 0o022

@@ -66,9 +66,12 @@ def examine_machine() -> list[Finding]:
 
 
 def examine_data(data_root: Path, registries: Registries) -> list[Finding]:
-    """Check for every task whether its files and its videos folder are in a data root."""
+    """Check every task that has a folder in a data root: its files and its videos folder."""
     findings = []
     for name in registries.tasks.names():
+        if data_root.is_dir() and not (data_root / name).exists():
+            findings.append(Finding(f"data {name}", Verdict.OPTIONAL, f"no folder {data_root / name}"))
+            continue
         try:
             data = read_task(registries.tasks.load(name)(), data_root)
         except VitalError as error:

@@ -1,4 +1,4 @@
-"""The episode loop: one attempt at one sample, the same for evaluation and for training rollouts.
+"""The episode loop: one attempt at one sample.
 
     question + whole video -> turn -> tool call? -> clip -> turn -> ... -> answer
 

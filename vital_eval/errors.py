@@ -22,7 +22,7 @@ class VitalError(Exception):
 
 
 class UnknownNameError(VitalError):
-    """A task, engine, tool, mode or preset that is not registered."""
+    """A task, engine, tool, decoder or preset that is not known."""
 
 
 class DataError(VitalError):
@@ -53,7 +53,7 @@ class CheckpointError(VitalError):
 
 
 class ProtocolError(VitalError):
-    """A protocol that contradicts itself or does not fit the engine."""
+    """A protocol that contradicts itself or cannot be read."""
 
 
 class EngineError(VitalError):

@@ -1,4 +1,4 @@
-"""From a trajectory to a score: the one place where runs, ``rescore`` and training rewards are graded."""
+"""From a trajectory to a score: the one place where runs and ``rescore`` are graded."""
 
 from __future__ import annotations
 

@@ -199,7 +199,7 @@ _NANO_FORMS = {
     "tool_error": "failed: {error}",
 }
 
-#: The same contract in a few tokens, for vital-nano: a 1 M-parameter model on a CPU pays for every word.
+#: The same contract in a few tokens, for vital-nano: a 1.5 M-parameter model on a CPU pays for every word.
 NANO_DIRECT_TEXTS = PromptTexts(system="answer", user="{duration} s. {answer_form}\n{question}", **_NANO_FORMS)
 NANO_COT_TEXTS = PromptTexts(system="think, answer", user="{duration} s. {answer_form}\n{question}", **_NANO_FORMS)
 NANO_TOOL_TEXTS = PromptTexts(

@@ -292,7 +292,7 @@ def _cell(entry: Entry, records: Mapping[tuple[str, int], Record], attempts: int
     counts = Counter(record.outcome.value for record in ordered)
     outcomes = {name: counts[name] for name in OUTCOME_NAMES}
     outcomes[OWED] = len(entry.samples) * attempts - len(ordered)
-    # Trap 22 of every rival: samples that leave the denominator unseen.
+    # Samples must not leave the denominator unseen.
     if sum(outcomes.values()) != len(entry.samples) * attempts:
         raise AssertionError(f"outcomes of {entry.task} do not add up: {outcomes}")
     reasons = Counter(

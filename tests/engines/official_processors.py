@@ -97,9 +97,7 @@ def main(qwen2: Path, qwen3: Path) -> dict[str, float]:
         Qwen2VLImageProcessorPil(), tokenizer, video_processor, chat_template=tokenizer.chat_template
     )
     clip = _clip(32, 6, 2.0)
-    encoder = Encoder(
-        checkpoint, tokenizer, tokenizer.convert_tokens_to_ids("<|video_pad|>"), tokenizer.eos_token_id, {}
-    )
+    encoder = Encoder(checkpoint, tokenizer, tokenizer.convert_tokens_to_ids("<|video_pad|>"), tokenizer.eos_token_id)
     text, _, _, _ = encoder._expand(clip)
     # A bare pad is the form that gives the trained (4.57) text in every version.
     official = processor(

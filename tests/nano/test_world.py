@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vital_eval.nano.formats import write_world
+from vital_eval.nano.formats import TASKS, write_world
 from vital_eval.nano.questions import Ask, ask_question
-from vital_eval.nano.render import SIDE, draw, write_mp4
+from vital_eval.nano.render import FRAME_SIDE, draw, write_mp4
 from vital_eval.nano.world import COLOURS, FPS, Event, VideoPlan, World, generator, make_video
 from vital_eval.protocol import View
 from vital_eval.registry import Registries
@@ -78,10 +78,10 @@ def test_mp4_shows_what_the_events_say(tmp_path: Path) -> None:
     video = make_video(PLANS["plain"], generator(World.TEST, 1))
     write_mp4(video, tmp_path / "a.mp4")
     source = ClipSource(tmp_path, PyAVDecoder())
-    view = View(fps=4.0, max_frames=1000, min_pixels=1, max_pixels=SIDE * SIDE, clock=False)
+    view = View(fps=4.0, max_frames=1000, min_pixels=1, max_pixels=FRAME_SIDE * FRAME_SIDE, clock=False)
     clip = source.read("a.mp4", None, view, 32)
     assert clip.timestamps == video.frame_times
-    assert clip.frames.shape[1:] == (SIDE, SIDE, 3)
+    assert clip.frames.shape[1:] == (FRAME_SIDE, FRAME_SIDE, 3)
     for frame, time in zip(clip.frames, clip.timestamps, strict=True):
         wanted = draw(video.scene, video.event_at(time), time)
         assert np.abs(frame.astype(int) - wanted).mean() < 12, time
@@ -102,7 +102,8 @@ def test_world_loads_through_the_eleven_official_loaders(tmp_path: Path) -> None
     finished: list[str] = []
     write_world(tmp_path, seed=5, per_task=6, report=finished.append)
     registry = Registries().tasks
-    assert set(finished) == set(registry.names())
+    assert tuple(finished) == TASKS
+    assert set(TASKS) == set(registry.names())
     for name in registry.names():
         samples = registry.load(name)().samples(tmp_path / name)
         assert len(samples) >= 6

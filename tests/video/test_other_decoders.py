@@ -1,4 +1,4 @@
-"""decord gives the frames PyAV gives; what is not installed says so. torchcodec loads on no machine of ours."""
+"""decord gives the frames PyAV gives; what is not installed says so. torchcodec does not load beside CPU torch."""
 
 from __future__ import annotations
 

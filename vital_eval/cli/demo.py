@@ -32,6 +32,7 @@ def execute(args: argparse.Namespace) -> int:
     from vital_eval.cli.board import make_board
     from vital_eval.cli.carry_out import carry_out
     from vital_eval.data_root import read_task
+    from vital_eval.nano.formats import TASKS
     from vital_eval.plan import TaskPlan, make_plan
     from vital_eval.presets import preset
     from vital_eval.protocol import Mode
@@ -41,7 +42,8 @@ def execute(args: argparse.Namespace) -> int:
     started = time.monotonic()
     registries = Registries()
     world = _world(args.out, args.seed, max(1, args.per_task))
-    tasks = [read_task(registries.tasks.load(name)(), world) for name in registries.tasks.names()]
+    # The world has these; plugins may have registered more.
+    tasks = [read_task(registries.tasks.load(name)(), world) for name in TASKS]
     plan = make_plan(
         tuple(TaskPlan(data, tuple(preset("nano", mode, data.task.name) for mode in Mode)) for data in tasks),
         registries,
@@ -63,7 +65,7 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _world(out: Path, seed: int, per_task: int) -> Path:
-    """Write the world once; a marker, written last, says that it is whole and what it was made from."""
+    """Write the world once, into a folder named after its seed and size; a marker, written last, says it is whole."""
     from vital_eval.atomic import write_atomically
     from vital_eval.nano.formats import write_world
 

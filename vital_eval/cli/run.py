@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vital_eval.cli.output import say, table
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from vital_eval.plan import RunPlan
     from vital_eval.registry import Registries
 
-#: Frame sizes shown by ``--show`` are not those of a model (none is loaded), frame times are.
+#: ``--show`` prints frame times only, so any frame size will do; no model is loaded.
 _ANY_FACTOR = 32
 
 
@@ -43,7 +44,7 @@ def execute(args: argparse.Namespace) -> int:
         _print_plan(plan)
         return 0
     if options.show:
-        asyncio.run(_show(plan, options.show))
+        asyncio.run(_show(plan, options.show, tuple(options.plugin)))
         return 0
     if options.checkpoint is None:
         raise VitalError("--checkpoint is missing", "give the folder of a checkpoint")
@@ -108,7 +109,7 @@ def _print_plan(plan: RunPlan) -> None:
         say("\n" + json.dumps(protocol.to_json(), indent=2))
 
 
-async def _show(plan: RunPlan, count: int) -> None:
+async def _show(plan: RunPlan, count: int, plugins: tuple[Path, ...]) -> None:
     """Print what the model would be told and shown, word for word and frame for frame."""
     from vital_eval.episode import opening
     from vital_eval.errors import MediaError
@@ -123,7 +124,7 @@ async def _show(plan: RunPlan, count: int) -> None:
                 continue
             say(f"=== {sample.task} {sample.id}, {protocol.mode}, {protocol.name} {protocol.hash}, {sample.video}")
             seconds = Settings().decode_seconds
-            async with Videos(task_plan.data.videos, protocol.decoder, 1, seconds, _ANY_FACTOR) as videos:
+            async with Videos(task_plan.data.videos, protocol.decoder, 1, seconds, _ANY_FACTOR, plugins) as videos:
                 try:
                     footage = await videos.open(sample.video)
                     clip = await footage.read(None, protocol.view)

@@ -1,8 +1,8 @@
 """Decode a batch of conversations with a Qwen2.5-VL or Qwen3-VL model.
 
 Own loop instead of ``generate``: it takes explicit positions, continues several cached conversations in one batch,
-stops each row by its own strings and draws each row from its own generator. Tests hold it against single rows, against
-full passes without cache, and against ``generate``.
+stops each row by its own strings and draws each row from its own generator. Tests hold it against single rows and
+against full passes without cache.
 """
 
 from __future__ import annotations

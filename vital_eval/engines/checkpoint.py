@@ -58,7 +58,8 @@ class Checkpoint:
         model_type: ``qwen2_5_vl`` or ``qwen3_vl``.
         config: content of ``config.json``.
         pixels: see :class:`PixelSettings`.
-        fingerprint: 16 hexadecimal digits over weights, configuration, tokenizer and chat template.
+        fingerprint: 16 hexadecimal digits over weights (of files above 256 MiB, 64 stripes), configuration, tokenizer
+            and chat template.
     """
 
     folder: Path

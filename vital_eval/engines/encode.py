@@ -8,7 +8,6 @@ prompt of turn k - 1, then its ids, then the new text. Earlier text is never ren
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -69,14 +68,12 @@ class Encoder:
         tokenizer: its tokenizer.
         video_id: id of the video pad.
         end_id: id that ends a turn.
-        template: extra variables for the chat template, for checkpoints that need some.
     """
 
     checkpoint: Checkpoint
     tokenizer: Tokenizer
     video_id: int
     end_id: int
-    template: Mapping[str, str]
 
     def encode(self, conversation: Conversation, *, open_turn: bool = True) -> Encoded:
         """Encode a conversation.
@@ -128,9 +125,7 @@ class Encoder:
             end += 1
         messages = [_to_template(entry) for entry in conversation[:end]]
         try:
-            rendered = self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True, **self.template
-            )
+            rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         except TemplateError as error:
             raise EngineError(f"the chat template fails: {error}", "check the checkpoint's chat template") from error
         text = str(rendered).rpartition(_PLACEHOLDER)[2] if index else str(rendered)

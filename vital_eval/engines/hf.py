@@ -126,7 +126,7 @@ class HFEngine:
         self._batch_size = batch_size
         self._prefixes = PrefixCache(cache_bytes)
         self._limit = int(model.config.get_text_config().max_position_embeddings)
-        self._encoder = Encoder(checkpoint, tokenizer, known["<|video_pad|>"], tokenizer.eos_token_id, {})
+        self._encoder = Encoder(checkpoint, tokenizer, known["<|video_pad|>"], tokenizer.eos_token_id)
         ends = {tokenizer.eos_token_id, *_as_list(model.generation_config.eos_token_id)}
         self._vocabulary = Vocabulary(
             frozenset(ends - {None}),

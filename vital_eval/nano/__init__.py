@@ -1,4 +1,5 @@
 """The nano world: small synthetic videos in the 11 official annotation formats, and the checkpoint that ships.
 
-Nothing in the harness knows about it: it writes a data root like any other, and ``demo`` runs on that.
+It writes a data root like any other, and ``demo`` runs on that. Outside this package only the preset ``nano`` and its
+prompt texts refer to it.
 """

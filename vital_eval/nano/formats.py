@@ -41,7 +41,8 @@ def write_world(root: Path, seed: int, per_task: int, report: Callable[[str], No
     """Write the held-out world: 11 task folders below ``root``.
 
     Args:
-        root: data root to write; existing videos of the same world are kept, so an interrupted call goes on.
+        root: data root to write; existing video files are kept, so an interrupted call goes on; each seed needs a
+            folder of its own.
         seed: seed of the test world (the train world never shares it).
         per_task: least number of questions a task gets; videos carry two to four each.
         report: called with a task's name when its folder is complete.
@@ -312,3 +313,6 @@ _WRITERS: dict[str, Callable[[Path, int, int], None]] = {
     "vsi_bench": _vsi_bench,
     "vue_tr": _vue_tr,
 }
+
+#: Tasks the world is written for.
+TASKS = tuple(_WRITERS)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vital_eval.nano.world import COLOURS, FPS, SCENES, Event, NanoVideo
 
 #: Height and width of nano videos in pixels.
-SIDE = 64
+FRAME_SIDE = 64
 #: Steps of the up-and-down movement that every shape makes.
 PHASES = 8
 
@@ -26,20 +26,20 @@ def draw(scene: int, event: Event | None, time: float) -> NDArray[np.uint8]:
         time: seconds; shapes bob up and down with it.
 
     Returns:
-        uint8, shape (SIDE, SIDE, 3), RGB.
+        uint8, shape (FRAME_SIDE, FRAME_SIDE, 3), RGB.
     """
     if event is None:
-        return np.full((SIDE, SIDE, 3), SCENES[scene], dtype=np.uint8)
+        return np.full((FRAME_SIDE, FRAME_SIDE, 3), SCENES[scene], dtype=np.uint8)
     phase = round(time * FPS) % PHASES
     return _draw_shape(scene, event.colour, event.shape, event.size, event.side, phase)
 
 
 @lru_cache(maxsize=8192)
 def _draw_shape(scene: int, colour: str, shape: str, size: int, side: str, phase: int) -> NDArray[np.uint8]:
-    half = size / 100 * SIDE / 2
-    centre_x = SIDE * (0.42 if side == "left" else 0.58)
-    centre_y = SIDE * (0.5 + 0.06 * np.sin(2 * np.pi * phase / PHASES))
-    y, x = np.mgrid[0:SIDE, 0:SIDE] + 0.5
+    half = size / 100 * FRAME_SIDE / 2
+    centre_x = FRAME_SIDE * (0.42 if side == "left" else 0.58)
+    centre_y = FRAME_SIDE * (0.5 + 0.06 * np.sin(2 * np.pi * phase / PHASES))
+    y, x = np.mgrid[0:FRAME_SIDE, 0:FRAME_SIDE] + 0.5
     dx, dy = (x - centre_x) / half, (y - centre_y) / half
     inside = {
         "circle": dx**2 + dy**2 <= 1,
@@ -48,7 +48,7 @@ def _draw_shape(scene: int, colour: str, shape: str, size: int, side: str, phase
         "cross": ((abs(dx) <= 0.3) & (abs(dy) <= 1)) | ((abs(dy) <= 0.3) & (abs(dx) <= 1)),
         "bar": (abs(dx) <= 1) & (abs(dy) <= 0.35),
     }[shape]
-    frame = np.full((SIDE, SIDE, 3), SCENES[scene], dtype=np.uint8)
+    frame = np.full((FRAME_SIDE, FRAME_SIDE, 3), SCENES[scene], dtype=np.uint8)
     frame[inside] = COLOURS[colour]
     frame.setflags(write=False)
     return frame
@@ -60,7 +60,7 @@ def write_mp4(video: NanoVideo, path: Path) -> None:
     part = path.with_suffix(".part.mp4")
     with av.open(str(part), "w") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"preset": "ultrafast", "crf": "16"})
-        stream.width = stream.height = SIDE
+        stream.width = stream.height = FRAME_SIDE
         stream.pix_fmt = "yuv420p"
         for time in video.frame_times:
             frame = av.VideoFrame.from_ndarray(draw(video.scene, video.event_at(time), time), format="rgb24")

@@ -1,4 +1,4 @@
-"""What happens in a nano video, and what can be asked about it.
+"""What happens in a nano video.
 
 A video is a plain scene in which coloured shapes appear one after another; each colour appears once (VUE-TR videos
 repeat one). Lengths scale with the video, so that a view of 24 frames sees every event but only roughly when, and can

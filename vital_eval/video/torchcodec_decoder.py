@@ -1,4 +1,4 @@
-"""The torchcodec decoder. Written to its documented interface and NOT TESTED: no machine of ours could load it."""
+"""The torchcodec decoder, written to its documented interface and NOT TESTED: its wheels need a CUDA build of torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class TorchCodecDecoder:
 
     torchcodec returns the time of every frame it decodes; each is compared with the one asked for.
 
-    This class is not tested by the project: the wheels we could install are linked against CUDA and do not load
+    This class is not tested by the project: its wheels are linked against CUDA and do not load
     without it. It follows the documentation of ``torchcodec.decoders.VideoDecoder`` and may fail, but a frame at
     another time than the one asked for is an error here too.
 
