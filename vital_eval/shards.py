@@ -43,18 +43,15 @@ def merge_shards(
         raise RunLogError(f"shards {missing} are missing", "merge when all parts are there")
     ordered = [shards[places[index]] for index in sorted(places)]
     first = ordered[0][0]
-    for index in sorted(places)[1:]:
-        fields = [
-            name
-            for name in differing(first, shards[places[index]][0])
-            if name != "shard" and not name.endswith(".samples")
-        ]
+    for place in sorted(places):
+        found = differing(first, shards[places[place]][0])
+        fields = [name for name in found if name != "shard" and not name.endswith(".samples")]
         if fields:
-            raise RunLogError(f"{places[index]} differs in {', '.join(fields)}", "shards must share one specification")
+            raise RunLogError(f"{places[place]} differs in {', '.join(fields)}", "shards must share one specification")
     entries = []
     for entry in first.entries:
         parts = [manifest.entry(*entry.key) for manifest, _ in ordered]
         samples = tuple(sample for part in parts if part is not None for sample in part.samples)
         entries.append(dataclasses.replace(entry, samples=samples))
-    records = tuple(record for _, found in ordered for record in found)
+    records = tuple(record for _, part in ordered for record in part)
     return dataclasses.replace(first, entries=tuple(entries), shard=None), records
