@@ -300,7 +300,7 @@ def test_kill_9_loses_nothing_and_doubles_nothing(tmp_path: Path) -> None:
     said: list[int] = []
     for wanted in (5, 60, 25):
         writer = subprocess.Popen(
-            [sys.executable, "-c", _WRITER, __file__, str(tmp_path)], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-P", "-c", _WRITER, __file__, str(tmp_path)], stdout=subprocess.PIPE, text=True
         )
         assert writer.stdout is not None
         said += [int(writer.stdout.readline()) for _ in range(wanted)]

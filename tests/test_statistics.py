@@ -210,3 +210,12 @@ def test_paired_difference_is_the_one_sample_t_of_the_differences() -> None:
 def test_nonsense_is_refused(values: list[float], weights: list[float]) -> None:
     with pytest.raises(ValueError, match=r"not in|add up|weights"):
         estimate(values, weights, ["a"] * len(values))
+
+
+def test_scores_between_0_and_1_that_never_vary_have_no_width() -> None:
+    # The expected score of a guess among four options is 0.25 for every question.
+    flat = estimate([0.25] * 8, [1 / 8] * 8, list("aabbccdd"))
+    assert (flat.value, flat.low, flat.high) == (0.25, 0.25, 0.25)
+    certain = estimate([1.0] * 8, [1 / 8] * 8, list("aabbccdd"))
+    assert certain.low is not None
+    assert certain.low < 1

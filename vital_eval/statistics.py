@@ -90,7 +90,7 @@ def estimate(
     Near 0 and 1 that interval is too short (of width 0 if all samples agree) or leaves [0, 1]. So where there are
     fewer than ten effective successes or failures, or the interval would leave [0, 1], it is Wilson's score interval
     with the same t quantile and the effective sample size :math:`n_{eff} = p (1 - p) / SE^2`, which for 0/1 scores
-    is n divided by the design effect. For 0/1 scores it is never above n. Where nothing varies (all samples agree, or
+    is n divided by the design effect. For 0/1 scores it is never above n. Where 0/1 scores do not vary (all agree, or
     all within each stratum do) the design effect cannot be estimated; then a cluster counts as one observation
     (:math:`n_{eff} = 1 / \sum_c W_c^2` with the clusters' weights :math:`W_c`; C for clusters of equal weight).
 
@@ -112,9 +112,13 @@ def estimate(
         return result
     quantile = _t_quantile(result.clusters - 1)
     low, high = mean - quantile * se, mean + quantile * se
+    binary = set(values) <= {0, 1}
+    if se == 0 and not binary:
+        # Scores between 0 and 1 that never vary (the expected score of a guess, say) leave nothing to be unsure of.
+        return Estimate(mean, se, mean, mean, result.n, result.clusters)
     if se > 0:
         effective = mean * (1 - mean) / se**2
-        if set(values) <= {0, 1}:
+        if binary:
             effective = min(effective, float(result.n))
     if low < 0 or high > 1 or effective * min(mean, 1 - mean) < _FEW:
         low, high = _wilson(mean, effective, quantile)

@@ -191,5 +191,5 @@ def test_boards_load_no_heavy_package() -> None:
         "import sys, vital_eval.leaderboards.board, vital_eval.leaderboards.write, vital_eval.leaderboards.render;"
         "print([name for name in ('torch', 'transformers', 'pandas', 'av') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
