@@ -47,7 +47,7 @@ def collate(items: Sequence[Encoded], pad_id: int) -> Batch:
         targets[row, :count] = item.is_sampled
         positions[:, row, :count] = item.positions
     patches = np.concatenate([item.patches for item in items])
-    grids = np.asarray([grid for item in items for grid in item.grids], dtype=np.int64).reshape(-1, 3)
+    grids = np.asarray([grid for item in items for grid in item.grids], dtype=np.int64)
     return Batch(*(torch.from_numpy(array) for array in (ids, mask, positions, patches, grids, targets)))
 
 
@@ -60,8 +60,8 @@ def token_losses(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
         input_ids=batch.ids,
         attention_mask=batch.mask,
         position_ids=batch.positions,
-        pixel_values_videos=batch.patches if len(batch.grids) else None,
-        video_grid_thw=batch.grids if len(batch.grids) else None,
+        pixel_values_videos=batch.patches,
+        video_grid_thw=batch.grids,
         use_cache=False,
     ).last_hidden_state
     wanted = batch.targets[:, 1:]

@@ -1,9 +1,8 @@
-"""The recipe of vital-nano: words, captions, timelines, dialogues of all three modes, letters, and a review of all.
+"""The recipe of vital-nano: words, captions, timelines, then the dialogues of all three modes.
 
 Run ``python -m vital_eval.training.nano --out FOLDER``; it takes about 40 minutes on 2 CPU cores and goes on where it
 was interrupted. The order matters: what a frame shows (words), what is visible at a time (captions), when something is
-visible (timelines), and only then how to answer, with the earlier skills mixed in so that they stay. Naming the letter
-of an option is drilled in text alone, where it is cheap.
+visible (timelines), and only then how to answer, with the earlier skills mixed in so that they stay.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from vital_eval.nano.world import Event, VideoPlan, World, generator, make_video
 from vital_eval.presets import NANO_VIEW, preset
 from vital_eval.protocol import Mode
 
-from .nano_dialogues import NotVisibleError, Teacher, look, pick_letters
+from .nano_dialogues import NotVisibleError, Teacher, look
 from .nano_model import build_model, build_tokenizer, save_checkpoint
 from .sft import Stage, backward_mean, train_stage
 from .words import FramePairs, backward_words
@@ -39,8 +38,6 @@ STAGES = (
     Stage("captions", steps=400, rate=2e-3),
     Stage("timelines", steps=800, rate=2e-3),
     Stage("dialogues", steps=2000, rate=1.5e-3),
-    Stage("letters", steps=600, rate=1e-3),
-    Stage("review", steps=400, rate=8e-4),
 )
 #: Conversations a step.
 BATCH = 32
@@ -119,8 +116,6 @@ class Lessons:
             return self._encoder.encode(conversation, open_turn=False)
 
     def _lesson(self, stage: str, rng: np.random.Generator) -> Conversation:
-        if stage == "letters" or (stage == "review" and rng.random() < 0.15):
-            return pick_letters(self._speak, rng)
         longest = float(rng.choice([36.0, 70.0, 120.0]))
         kind = rng.random()
         plan = VideoPlan(
@@ -138,7 +133,7 @@ class Lessons:
             return teacher.caption(video, rng, pairs=int(rng.integers(2, 9)))
         if stage == "timelines":
             return teacher.caption(video, rng, pairs=6) if lesson < 0.15 else teacher.timeline(video, rng)
-        if stage not in {"dialogues", "review"}:
+        if stage != "dialogues":
             raise ValueError(f"stage {stage!r} has no conversations")
         if lesson < 0.2:
             return teacher.timeline(video, rng)

@@ -21,10 +21,10 @@ from vital_eval.engines.pixels import patch_times
 from vital_eval.generation import FinishReason, Generation
 from vital_eval.nano.questions import Ask, NanoQuestion
 from vital_eval.nano.render import draw
-from vital_eval.nano.world import COLOURS, SHAPES, SIDES, Event, NanoVideo
+from vital_eval.nano.world import Event, NanoVideo
 from vital_eval.prompts import render_system, render_tool_result, render_user
 from vital_eval.protocol import Mode, Protocol, View
-from vital_eval.sample import Sample, Target, option_letter
+from vital_eval.sample import Sample, Target
 from vital_eval.span import Span
 from vital_eval.task import AnswerKind
 from vital_eval.toolbox import GetVideoClipFrame
@@ -237,29 +237,6 @@ class Teacher:
     def _turn(self, text: str) -> AssistantTurn:
         ids = self.speak(text)
         return AssistantTurn(Generation(ids, text, FinishReason.END_OF_TURN, prompt_tokens=0))
-
-
-def pick_letters(speak: Speaker, rng: np.random.Generator, turns: int = 4) -> Conversation:
-    """Write short text-only turns that name the letter of an option, in the words of a last thought."""
-    conversation: Conversation = (Message("system", (TextPart("think, answer"),)),)
-    for _ in range(turns):
-        pool = (tuple(COLOURS), SHAPES, SIDES)[int(rng.choice(3, p=[0.5, 0.4, 0.1]))]
-        options = [str(word) for word in rng.permutation(pool)[: int(rng.integers(2, 9))]]
-        place = int(rng.integers(len(options)))
-        said = f" {options[place]}"
-        if options[place] in COLOURS:
-            said += f" {rng.choice(SHAPES)}"
-        else:
-            said = f" {rng.choice(list(COLOURS))}{said}"
-        if pool == SHAPES:
-            start = int(rng.integers(0, 100))
-            said += f" {start} to {start + int(rng.integers(1, 20))}"
-        letter = option_letter(place)
-        lines = "\n".join(f"{option_letter(index)}. {word}" for index, word in enumerate(options))
-        text = f"<think>.{said} {letter}</think><answer>{letter}</answer>"
-        turn = AssistantTurn(Generation(speak(text), text, FinishReason.END_OF_TURN, prompt_tokens=0))
-        conversation += (Message("user", (TextPart(f"Pick{said}\n{lines}"),)), turn)
-    return conversation
 
 
 def _where_to_look(question: NanoQuestion, wide: Scene) -> tuple[str, tuple[int, int]] | None:
