@@ -12,14 +12,14 @@ from pathlib import Path
 
 from vital_eval.engine import EngineInfo
 from vital_eval.errors import MissingExtraError, RunLogError
-from vital_eval.manifest import Entry, Manifest
+from vital_eval.manifest import Manifest
 from vital_eval.outcome import Outcome
 from vital_eval.protocol import Mode, Protocol, differing_fields
 from vital_eval.record import Record
 from vital_eval.registry import Registry
 from vital_eval.run_log import read_run
 from vital_eval.statistics import Estimate
-from vital_eval.summary import OUTCOME_NAMES, Baselines, CellSummary, ToolHealth, read_baselines, summarise
+from vital_eval.summary import OUTCOME_NAMES, Baselines, ToolHealth, read_baselines, summarise
 
 from .comparison import Comparison, Side, compare, compare_pooled
 from .cost import Cost, cost_of
@@ -136,17 +136,6 @@ class Board:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """What one run says about one task under one protocol."""
-
-    run: str
-    manifest: Manifest
-    entry: Entry
-    cell: CellSummary
-    records: tuple[Record, ...]
-
-
 @dataclass(slots=True)
 class _Line:
     """A measured row while parts are being gathered."""
@@ -154,7 +143,7 @@ class _Line:
     label: str
     engine: EngineInfo
     protocol: Protocol
-    parts: dict[str, _Part]
+    parts: dict[str, Side]
     shown: str
 
 
@@ -182,7 +171,7 @@ def build_board(runs: Sequence[Path], titles: Mapping[str, str] | None = None) -
         raise RunLogError("no run to make a board of", "name at least one run folder")
     # Resolved first: ".." and "." have no name of their own.
     folders = list(dict.fromkeys(folder.resolve() for folder in runs))
-    parts: list[_Part] = []
+    parts: list[Side] = []
     baselines: dict[str, dict[str, tuple[Estimate, tuple[str, ...]]]] = {}
     notes: list[str] = []
     # Two runs may bear the same name in different folders.
@@ -209,13 +198,13 @@ def build_board(runs: Sequence[Path], titles: Mapping[str, str] | None = None) -
     )
 
 
-def _parts(run: str, manifest: Manifest, records: Iterable[Record]) -> list[_Part]:
+def _parts(run: str, manifest: Manifest, records: Iterable[Record]) -> list[Side]:
     by_entry: dict[tuple[str, str], list[Record]] = {entry.key: [] for entry in manifest.entries}
     for record in records:
         by_entry[record.task, record.protocol].append(record)
     summary = summarise(manifest, (record for inside in by_entry.values() for record in inside))
     return [
-        _Part(run, manifest, entry, cell, tuple(by_entry[entry.key]))
+        Side(run, manifest, entry, cell, tuple(by_entry[entry.key]))
         for entry, cell in zip(manifest.entries, summary.cells, strict=True)
     ]
 
@@ -243,8 +232,8 @@ def _add_baselines(known: dict[str, dict[str, tuple[Estimate, tuple[str, ...]]]]
             known[task][name] = (value, (*(earlier[1] if earlier else ()), run))
 
 
-def _check_columns(parts: Sequence[_Part]) -> None:
-    first: dict[str, _Part] = {}
+def _check_columns(parts: Sequence[Side]) -> None:
+    first: dict[str, Side] = {}
     for part in parts:
         one, other = first.setdefault(part.entry.task, part).entry, part.entry
         fields = [
@@ -274,13 +263,13 @@ def _titles(tasks: Iterable[str]) -> dict[str, str]:
     return titles
 
 
-def _column(task: str, titles: Mapping[str, str], parts: Sequence[_Part]) -> Column:
+def _column(task: str, titles: Mapping[str, str], parts: Sequence[Side]) -> Column:
     entry = next(part.entry for part in parts if part.entry.task == task)
     clusters = len({cluster for _, cluster in entry.samples})
     return Column(task, titles.get(task, task), entry.primary, len(entry.samples), clusters)
 
 
-def _lines(parts: Sequence[_Part]) -> list[_Line]:
+def _lines(parts: Sequence[Side]) -> list[_Line]:
     """Gather parts into rows: same checkpoint, engine and recipe, and one part per task."""
     lines: list[_Line] = []
     for part in parts:
@@ -355,7 +344,7 @@ def _badge(protocols: Sequence[Protocol]) -> str:
     return " · ".join(words)
 
 
-def _cell(part: _Part) -> Cell:
+def _cell(part: Side) -> Cell:
     cell, head = part.cell, part.cell.headline
     status, notes = Status.OK, []
     if not cell.complete:
@@ -403,12 +392,8 @@ def _comparisons(lines: Sequence[_Line], columns: Sequence[Column]) -> tuple[Com
                 continue
             shared = [column for column in columns if column.task in tool.parts and column.task in text.parts]
             label = tool.shown if text.shown == text.label else f"{tool.shown} against {text.shown}"
-            pairs = [(c.title, _side(tool.parts[c.task]), _side(text.parts[c.task])) for c in shared]
+            pairs = [(c.title, tool.parts[c.task], text.parts[c.task]) for c in shared]
             found += [compare(label, title, a, b) for title, a, b in pairs]
             pooled = compare_pooled(label, [(a, b) for _, a, b in pairs])
             found += [pooled] if pooled is not None else []
     return tuple(found)
-
-
-def _side(part: _Part) -> Side:
-    return Side(part.run, part.manifest, part.entry, part.cell, part.records)

@@ -22,7 +22,7 @@ POOLED_TITLE = "mIoU over grounding tasks"
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One side of a comparison: what one run says about one task under one protocol."""
+    """What one run says about one task under one protocol: a cell of the board, a side of a comparison."""
 
     run: str
     manifest: Manifest

@@ -8,6 +8,7 @@ prompt of turn k - 1, then its ids, then the new text. Earlier text is never ren
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ import numpy as np
 from jinja2 import TemplateError
 from numpy.typing import NDArray
 
+from vital_eval.clip import Clip
 from vital_eval.conversation import AssistantTurn, Conversation, Message, TextPart, clips_of
 from vital_eval.engines.checkpoint import Checkpoint
 from vital_eval.engines.pixels import patch_times, patchify, seconds_per_patch
@@ -129,13 +131,7 @@ class Encoder:
         except TemplateError as error:
             raise EngineError(f"the chat template fails: {error}", "check the checkpoint's chat template") from error
         text = str(rendered).rpartition(_PLACEHOLDER)[2] if index else str(rendered)
-        wanted = sum(len(entry.parts) for entry in conversation[index:end] if isinstance(entry, Message))
-        wanted -= sum(
-            isinstance(part, TextPart)
-            for entry in conversation[index:end]
-            if isinstance(entry, Message)
-            for part in entry.parts
-        )
+        wanted = len(clips_of(conversation[index:end]))
         if text.count(_VIDEO) != wanted or text.count("<|video_pad|>") != wanted:
             raise EngineError(
                 f"the prompt holds {text.count('<|video_pad|>')} video marks for {wanted} videos",
@@ -143,11 +139,11 @@ class Encoder:
             )
         return text
 
-    def _tokenise(self, text: str, expansions: Any) -> list[int]:
+    def _tokenise(self, text: str, expansions: Iterator[str]) -> list[int]:
         expanded = re.sub(re.escape(_VIDEO), lambda _: next(expansions), text)
         return list(self.tokenizer(expanded, add_special_tokens=False)["input_ids"])
 
-    def _expand(self, clip: Any) -> tuple[str, NDArray[np.float32], tuple[int, int, int], list[VisionBlock]]:
+    def _expand(self, clip: Clip) -> tuple[str, NDArray[np.float32], tuple[int, int, int], list[VisionBlock]]:
         settings = self.checkpoint.pixels
         patches, (t, h, w) = patchify(clip, settings)
         rows, columns = h // settings.merge, w // settings.merge
