@@ -18,7 +18,7 @@ from vital_eval.protocol import Mode, Protocol, differing_fields
 from vital_eval.record import Record
 from vital_eval.registry import Registry
 from vital_eval.run_log import read_run
-from vital_eval.statistics import Estimate
+from vital_eval.statistics.means import Estimate
 from vital_eval.summary import OUTCOME_NAMES, Baselines, ToolHealth, read_baselines, summarise
 
 from .comparison import Comparison, Side, compare, compare_pooled

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from vital_eval.manifest import Entry, Manifest, differing
 from vital_eval.protocol import differing_fields
 from vital_eval.record import Record
-from vital_eval.statistics import Estimate, nested_weights, paired_difference
+from vital_eval.statistics.means import Estimate, nested_weights, paired_difference
 from vital_eval.summary import CellSummary, Item, metric_items
 
 #: What the comparison is about; a difference in any other field makes it a comparison of something else.

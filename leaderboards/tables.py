@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vital_eval.statistics import Estimate
+from vital_eval.statistics.means import Estimate
 from vital_eval.summary import OUTCOME_NAMES
 
 from .board import Board, Cell, Column, Row, Status

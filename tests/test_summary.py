@@ -18,7 +18,7 @@ from vital_eval.outcome import Outcome
 from vital_eval.presets import preset
 from vital_eval.protocol import Mode
 from vital_eval.record import Record
-from vital_eval.statistics import Estimate
+from vital_eval.statistics.means import Estimate
 from vital_eval.summary import (
     CellSummary,
     _tool_health,

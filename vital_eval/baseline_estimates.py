@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from vital_eval.baselines import random_guess, whole_video
 from vital_eval.sample import Sample
-from vital_eval.statistics import Estimate
+from vital_eval.statistics.means import Estimate
 from vital_eval.summary import Item, estimate_items
 from vital_eval.task import Scores, Task
 

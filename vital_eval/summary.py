@@ -20,7 +20,7 @@ from vital_eval.manifest import Entry, Manifest
 from vital_eval.outcome import Outcome
 from vital_eval.protocol import Mode
 from vital_eval.record import Record, loads_strictly
-from vital_eval.statistics import Estimate, estimate, nested_weights
+from vital_eval.statistics.means import Estimate, estimate, nested_weights
 
 SUMMARY_NAME = "summary.json"
 

@@ -19,7 +19,7 @@ from vital_eval.presets import preset
 from vital_eval.protocol import Mode, Protocol
 from vital_eval.record import Record
 from vital_eval.run_log import RunLog
-from vital_eval.statistics import Estimate
+from vital_eval.statistics.means import Estimate
 from vital_eval.summary import summarise, write_summary
 from vital_eval.trajectory import StopReason, ToolCall, Trajectory, Turn
 

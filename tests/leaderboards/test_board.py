@@ -12,7 +12,7 @@ from vital_eval.errors import RunLogError
 from vital_eval.leaderboards.board import Cell, Kind, Row, Status, build_board
 from vital_eval.leaderboards.comparison import POOLED_TITLE
 from vital_eval.protocol import Mode, Protocol
-from vital_eval.statistics import Estimate
+from vital_eval.statistics.means import Estimate
 
 MakeRun = Callable[..., Path]
 

@@ -21,7 +21,7 @@ from vital_eval.leaderboards.render import render_csv, render_html, render_markd
 from vital_eval.leaderboards.tables import cell_texts, clean, further_tables, interval, percent, points
 from vital_eval.leaderboards.write import write_board
 from vital_eval.protocol import Mode
-from vital_eval.statistics import Estimate
+from vital_eval.statistics.means import Estimate
 
 MakeRun = Callable[..., Path]
 

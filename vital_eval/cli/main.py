@@ -24,6 +24,9 @@ COMMANDS = {
         "rescore",
         "score a finished run, or its shards together, with today's parsers and scorers, without a model",
     ),
+    "score": ("score", "score predictions made elsewhere against the official annotation files"),
+    "judge": ("judge", "have a language model judge a run's open-ended answers, beside the rules"),
+    "compare": ("compare", "test two runs, or two modes of one run, against each other, task by task"),
     "board": ("board", "build a leaderboard from runs"),
 }
 

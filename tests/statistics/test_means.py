@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from vital_eval.statistics import Estimate, estimate, nested_weights, paired_difference
+from vital_eval.statistics.means import Estimate, estimate, nested_weights, paired_difference
 
 
 def _plain(values: list[float], clusters: list[str]) -> Estimate:
