@@ -30,6 +30,7 @@ class LongVideoReason(MultipleChoice):
     title: ClassVar[str] = "LongVideo-Reason"
     metrics: ClassVar[tuple[Metric, ...]] = (Metric("Accuracy", "accuracy", "right letter; NVlabs/Long-RL eval"),)
     primary: ClassVar[str] = "Accuracy"
+    digits: ClassVar[int] = 1
 
     def annotation_files(self) -> tuple[str, ...]:
         """Return the hub's test file."""
@@ -58,6 +59,7 @@ class LongVideoReason(MultipleChoice):
             options=options,
             target=Target(letter=answer[1]),
             cluster=video,
+            attributes={"category": row.text("category")} if "category" in row.fields else {},
         )
 
 

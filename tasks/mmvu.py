@@ -22,7 +22,8 @@ class MMVU(Task):
 
     The official figure has GPT-4o judge both types. Here the multiple-choice part is scored by rule and reported on
     its own. Open answers count as right only if they equal the reference after normalisation: a strict lower bound,
-    kept apart because it is not the judged figure. Nothing is ever matched as a part of something else.
+    kept apart because it is not the judged figure (``vital-eval judge`` gives that one). Nothing is ever matched as a
+    part of something else.
     """
 
     name: ClassVar[str] = "mmvu"
@@ -30,8 +31,12 @@ class MMVU(Task):
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("MC accuracy", "mc-accuracy", "right letter, multiple-choice questions only; no judge"),
         Metric("Open exact match", "open-exact-match", "normalised text equal, open-ended questions only; no judge"),
+        Metric("Accuracy", "accuracy", "both types together, by rule; the official figure has a judge"),
     )
     primary: ClassVar[str] = "MC accuracy"
+    scorer_version: ClassVar[int] = 2
+    digits: ClassVar[int] = 1
+    broken_down: ClassVar[tuple[str, ...]] = ("Accuracy", "MC accuracy", "Open exact match")
 
     def annotation_files(self) -> tuple[str, ...]:
         """Return the validation file."""
@@ -50,12 +55,12 @@ class MMVU(Task):
         return parse_option(text, sample.options) if sample.options else parse_open(text)
 
     def score(self, answer: Answer | None, sample: Sample) -> Scores:
-        """Score under the metric of the sample's type; the other one does not apply."""
+        """Score under both types together and under the sample's own type; the other one does not apply."""
         if sample.options:
-            letter = answer.letter if answer else None
-            return {"mc-accuracy": letter_accuracy(letter, sample.target.letter), "open-exact-match": None}
-        right = answer is not None and exact_match(answer.text, sample.target.text or "")
-        return {"mc-accuracy": None, "open-exact-match": float(right)}
+            value = letter_accuracy(answer.letter if answer else None, sample.target.letter)
+            return {"mc-accuracy": value, "open-exact-match": None, "accuracy": value}
+        value = float(answer is not None and exact_match(answer.text, sample.target.text or ""))
+        return {"mc-accuracy": None, "open-exact-match": value, "accuracy": value}
 
     def _question(self, row: Record, folder: Path) -> Sample:
         kind = row.text("question_type")

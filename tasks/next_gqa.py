@@ -41,6 +41,7 @@ class NExTGQA(Task):
         Metric("mIoU (set)", "iou-set", "IoU with the union of all segments; src_eval of OpenGVLab/VideoChat-R1"),
     )
     primary: ClassVar[str] = "Acc@GQA"
+    broken_down: ClassVar[tuple[str, ...]] = ("Acc@GQA", "mIoP", "mIoU", "Accuracy")
 
     def annotation_files(self) -> tuple[str, ...]:
         """Return the questions, the segments and the map from video id to path."""
@@ -49,6 +50,10 @@ class NExTGQA(Task):
     def samples(self, folder: Path) -> tuple[Sample, ...]:
         """Read the test questions and join their segments."""
         return checked(self._questions(folder), folder)
+
+    def official_id(self, sample: Sample) -> str:
+        """Return ``<video>_<qid>``, the key of official prediction files."""
+        return sample.id.replace("/", "_")
 
     def answer_kind(self, sample: Sample) -> AnswerKind:
         """Ask for a letter and a span."""

@@ -10,7 +10,7 @@ from vital_eval.errors import DataError
 from vital_eval.parsing.options import parse_option_and_span
 from vital_eval.parsing.spans import parse_span
 from vital_eval.sample import Sample, Target
-from vital_eval.task import Answer, AnswerKind, Metric, Scores, Task, Unparsed
+from vital_eval.task import Answer, AnswerKind, Metric, Scores, SubmissionForm, Task, Unparsed
 
 from .annotations import Record, checked, has_hub_rows, read_hub_rows, read_lines, video_path
 from .moment_retrieval import first_span_iou
@@ -18,15 +18,17 @@ from .multiple_choice import accuracy
 
 _FILE, _HUB_STEM = "rextime_val.jsonl", "rextime_val_hub"
 _SOURCE = "rextime_eval.py of ReXTime/ReXTime at cb9f484"
+#: Every question has four options; without the hub file their texts are unknown, their letters are not.
+_UNSEEN_OPTIONS = ("", "", "", "")
 
 
 class ReXTime(Task):
     """ReXTime val: 921 questions on 696 videos, one window each.
 
-    The repository's ``rextime_val.jsonl`` has the windows but no options; these exist only in the hub's data set.
-    Put that beside it as ``rextime_val_hub.jsonl`` or ``.parquet`` and the options (and the right letter, which only
-    means something with them) are joined by ``qid``. Without it the task is grounding alone: a span is asked for, and
-    the accuracy metrics have no samples instead of a score of 0.
+    The repository's ``rextime_val.jsonl`` has the windows and the right letters but no options; these exist only in
+    the hub's data set. Put that beside it as ``rextime_val_hub.jsonl`` or ``.parquet`` and they are joined by
+    ``qid``. Without it a run is grounding alone: a span is asked for, and the accuracy metrics have no samples instead
+    of a score of 0. Result files are scored on their letters either way, as officially.
     """
 
     name: ClassVar[str] = "rextime"
@@ -36,12 +38,15 @@ class ReXTime(Task):
         Metric("R1@0.3", "r1@0.3", f"share with IoU >= 0.3; {_SOURCE}"),
         Metric("R1@0.5", "r1@0.5", f"share with IoU >= 0.5; {_SOURCE}"),
         Metric("R1@0.7", "r1@0.7", f"share with IoU >= 0.7; {_SOURCE}"),
-        Metric("Accuracy", "accuracy", f"right option; {_SOURCE}"),
-        Metric("Acc & IoU@0.3", "gqa@0.3", f"right option and IoU >= 0.3; {_SOURCE}"),
-        Metric("Acc & IoU@0.5", "gqa@0.5", f"right option and IoU >= 0.5; {_SOURCE}"),
-        Metric("Acc & IoU@0.7", "gqa@0.7", f"right option and IoU >= 0.7; {_SOURCE}"),
+        Metric("VQA", "accuracy", f"right option; {_SOURCE}"),
+        Metric("GQA@0.3", "gqa@0.3", f"right option and IoU >= 0.3; {_SOURCE}"),
+        Metric("GQA@0.5", "gqa@0.5", f"right option and IoU >= 0.5; {_SOURCE}"),
+        Metric("GQA@0.7", "gqa@0.7", f"right option and IoU >= 0.7; {_SOURCE}"),
     )
     primary: ClassVar[str] = "mIoU"
+    scorer_version: ClassVar[int] = 2
+    broken_down: ClassVar[tuple[str, ...]] = ("mIoU", "VQA", "GQA@0.5")
+    submission: ClassVar[SubmissionForm | None] = SubmissionForm("qid", windows="pred_relevant_windows", answer="ans")
 
     def annotation_files(self) -> tuple[str, ...]:
         """Return the repository's file and, in either form, the hub's (optional, see the class)."""
@@ -49,7 +54,11 @@ class ReXTime(Task):
 
     def samples(self, folder: Path) -> tuple[Sample, ...]:
         """Read the validation questions, with options where the hub file is there."""
-        return checked(self._questions(folder), folder)
+        return checked(self._questions(folder, keyed=False), folder)
+
+    def submission_samples(self, folder: Path) -> tuple[Sample, ...]:
+        """Read the questions, with the repository's letters where the hub file is not there."""
+        return checked(self._questions(folder, keyed=True), folder)
 
     def answer_kind(self, sample: Sample) -> AnswerKind:
         """Ask for a letter and a span, or for the span alone where there are no options."""
@@ -69,7 +78,7 @@ class ReXTime(Task):
             scores[f"gqa@{threshold}"] = None if right is None else float(right > 0 and iou >= threshold)
         return scores
 
-    def _questions(self, folder: Path) -> Iterator[Sample]:
+    def _questions(self, folder: Path, *, keyed: bool) -> Iterator[Sample]:
         hub: dict[str, Record] = {}
         if has_hub_rows(folder, _HUB_STEM):
             hub = {row.key("qid"): row for row in read_hub_rows(folder, _HUB_STEM)}
@@ -82,7 +91,12 @@ class ReXTime(Task):
             windows = row.windows("relevant_windows")
             if not windows:
                 raise row.fault("field 'relevant_windows' is empty")
-            options, letter = _choice(hub[qid]) if hub else ((), None)
+            options: tuple[str, ...] = ()
+            if hub:
+                options = hub[qid].options("options")
+            elif keyed:
+                options = _UNSEEN_OPTIONS
+            letter = (hub[qid] if hub else row).letter("ans", options) if options else None
             yield Sample(
                 id=qid,
                 task=self.name,
@@ -95,8 +109,3 @@ class ReXTime(Task):
                 cluster=video,
                 attributes={"source": qid.partition("_")[0]},
             )
-
-
-def _choice(row: Record) -> tuple[tuple[str, ...], str]:
-    options = row.options("options")
-    return options, row.letter("ans", options)

@@ -30,9 +30,9 @@ class VideoMMMU(Task):
     the stated answer alone: numbers are equal if they agree after rounding to two decimals (the MMMU convention),
     texts if they agree after normalisation. An empty answer is wrong and stays in the denominator.
 
-    The gain from the video (delta knowledge) needs a second run without the lecture and is not computed here. The hub
-    files videos by a category map that the annotation files do not hold; videos are looked up as
-    ``<subject>/<id>.mp4`` with the subject taken from the id.
+    The gain from the video (delta knowledge) is that of Adaptation over a second run that sees the question and its
+    image only: the blind mode. The hub files videos by a category map that the annotation files do not hold; videos
+    are looked up as ``<subject>/<id>.mp4`` with the subject taken from the id.
     """
 
     name: ClassVar[str] = "videommmu"
@@ -44,6 +44,7 @@ class VideoMMMU(Task):
         Metric("Adaptation", "adaptation", f"accuracy in this track; {_SOURCE}"),
     )
     primary: ClassVar[str] = "Overall"
+    gain_metric: ClassVar[str] = "Adaptation"
 
     def annotation_files(self) -> tuple[str, ...]:
         """Return one file per track."""

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from vital_eval.metrics.mra import mean_relative_accuracy
 from vital_eval.parsing.numbers import parse_number
+from vital_eval.parsing.official import first_word, official_letter, official_number
 from vital_eval.parsing.options import parse_option
 from vital_eval.sample import Sample, Target
 from vital_eval.task import Answer, AnswerKind, Metric, Scores, Task, Unparsed
@@ -28,18 +29,23 @@ class VSIBench(Task):
     """VSI-Bench test: four numeric tasks scored by mean relative accuracy, four with options by accuracy.
 
     The official figure is the unweighted mean of the eight tasks, and relative direction is first averaged over its
-    three levels. Answers are read by the house parsers, which accept "(B)" or "about 4 m"; the official script reads
-    the first word only, so its figures for wordy models are lower.
+    three levels. The official script reads the first word of the answer and nothing else, so "(B)" and "about 4 m" are
+    wrong. Beside it stand the same figure by the house parsers, which accept both, and the mean over questions that
+    some reports print instead of the mean over tasks.
     """
 
     name: ClassVar[str] = "vsi_bench"
     title: ClassVar[str] = "VSI-Bench"
     metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric("Average", "score", f"unweighted mean of the eight tasks; {_SOURCE}"),
+        Metric("Average", "official", f"unweighted mean of the eight tasks; {_SOURCE}"),
+        Metric("Average (lenient parser)", "lenient", "the same over answers read by the house parsers; ours"),
+        Metric("Micro mean", "micro", "mean over questions instead of tasks, official parser; not the official figure"),
         *(Metric(task, task, f"mean relative accuracy; {_SOURCE}") for task in _NUMERIC),
         *(Metric(task, task, f"accuracy; {_SOURCE}") for task in _CHOICE),
     )
     primary: ClassVar[str] = "Average"
+    scorer_version: ClassVar[int] = 2
+    digits: ClassVar[int] = 1
 
     def annotation_files(self) -> tuple[str, ...]:
         """Return the two forms of the hub's test table; the first that is there is read."""
@@ -54,24 +60,39 @@ class VSIBench(Task):
         return AnswerKind.NUMBER if sample.target.number is not None else AnswerKind.OPTION
 
     def parse(self, text: str, sample: Sample) -> Answer | Unparsed:
-        """Read the letter or the number."""
-        return parse_number(text) if sample.target.number is not None else parse_option(text, sample.options)
+        """Read the letter or the number by the house parsers; keep the text for the official reading.
+
+        An answer that only the official reading takes ("B and C": its first word is B) is noted, not refused.
+        """
+        if sample.target.number is not None:
+            answer, officially = parse_number(text), official_number(text) is not None
+        else:
+            answer = parse_option(text, sample.options)
+            officially = first_word(text).upper() in sample.option_letters()
+        if isinstance(answer, Unparsed) and officially:
+            return Answer(text.strip(), notes=(answer.reason,))
+        return answer
 
     def score(self, answer: Answer | None, sample: Sample) -> Scores:
-        """Score under the average and under the sample's own task."""
-        target = sample.target.number
+        """Score under the averages and under the sample's own task."""
+        target, text = sample.target.number, answer.text if answer else ""
         if target is None:
-            value = accuracy(answer, sample)
+            official = float(official_letter(text, sample.target.letter or ""))
+            lenient = accuracy(answer, sample)
         else:
-            stated = answer.number if answer else None
-            value = 0.0 if stated is None else mean_relative_accuracy(stated, target)
+            official = _relative_accuracy(official_number(text), target)
+            lenient = _relative_accuracy(answer.number if answer else None, target)
         own = _QUESTION_TYPES[sample.attributes["question_type"]][0]
-        return {"score": value} | {task: value if task == own else None for task in _NUMERIC + _CHOICE}
+        return {"official": official, "lenient": lenient, "micro": official} | {
+            task: official if task == own else None for task in _NUMERIC + _CHOICE
+        }
 
     def strata(self, metric: Metric, sample: Sample) -> tuple[str, ...]:
         """Average the eight tasks with equal weight, and relative direction over its levels."""
+        if metric.score == "micro":
+            return ()
         path = _QUESTION_TYPES[sample.attributes["question_type"]]
-        return path if metric.score == "score" else path[1:]
+        return path if metric.score in ("official", "lenient") else path[1:]
 
     def _question(self, row: Record) -> Sample:
         kind = row.text("question_type")
@@ -91,6 +112,10 @@ class VSIBench(Task):
             cluster=scene,
             attributes={"question_type": kind, "dataset": row.text("dataset")},
         )
+
+
+def _relative_accuracy(stated: float | None, target: float) -> float:
+    return 0.0 if stated is None else mean_relative_accuracy(stated, target)
 
 
 def _size(row: Record) -> float:

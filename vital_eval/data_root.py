@@ -76,6 +76,17 @@ def read_task(task: Task, data_root: Path) -> TaskData:
     Raises:
         DataError: if the data root, the task's folder or a file is missing or not in the official form.
     """
+    folder = _task_folder(task, data_root)
+    return _task_data(task, folder, task.samples(folder))
+
+
+def read_submission_task(task: Task, data_root: Path) -> TaskData:
+    """Read the official files of a task as its result files are scored on them; otherwise as :func:`read_task`."""
+    folder = _task_folder(task, data_root)
+    return _task_data(task, folder, task.submission_samples(folder))
+
+
+def _task_folder(task: Task, data_root: Path) -> Path:
     if not data_root.is_dir():
         raise DataError(f"data root {data_root} does not exist", "give the folder that holds one folder per task")
     folder = data_root / task.name
@@ -84,7 +95,10 @@ def read_task(task: Task, data_root: Path) -> TaskData:
             f"{task.name} has no folder in {data_root}",
             f"put {', '.join(task.annotation_files())} and {VIDEOS}/ into {folder}",
         )
-    samples = task.samples(folder)
+    return folder
+
+
+def _task_data(task: Task, folder: Path, samples: tuple[Sample, ...]) -> TaskData:
     if not samples:
         raise DataError(f"{task.name} has no samples in {folder}", "check the annotation files")
     present = [name for name in task.annotation_files() if (folder / name).is_file()]

@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vital_eval.atomic import write_atomically
 from vital_eval.errors import RunLogError
@@ -137,9 +137,8 @@ class Summary:
     complete: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """Score of one sample: the mean over its attempts.
+class Item(NamedTuple):
+    """Score of one sample: the mean over its attempts. A tuple, because there may be millions of them.
 
     Attributes:
         sample_id: see :class:`vital_eval.sample.Sample`.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from vital_eval.sample import Sample
-from vital_eval.span import Span
+from vital_eval.span import Span, Window
 
 #: Per-sample metric values in [0, 1]. ``None`` takes the sample out of that one metric's denominator, which
 #: only metrics that are officially defined so may do (VUE-TR precision).
@@ -73,6 +73,21 @@ class Metric:
     source: str
 
 
+@dataclass(frozen=True, slots=True)
+class SubmissionForm:
+    """Names of the fields in a benchmark's official result records.
+
+    Attributes:
+        identity: field that names the question.
+        windows: field that holds a list of [start, end] pairs in seconds, ``""`` if there is none.
+        answer: field that holds the letter or text, ``""`` if there is none.
+    """
+
+    identity: str
+    windows: str = ""
+    answer: str = ""
+
+
 class Task(ABC):
     """One benchmark.
 
@@ -82,6 +97,10 @@ class Task(ABC):
         metrics: every figure the task reports; each is a weighted mean of per-sample scores.
         primary: name of the headline metric.
         scorer_version: raised whenever parsing or scoring changes a number.
+        digits: decimals of a percent figure in the official output.
+        broken_down: names of the metrics that break-downs by attribute show; the headline alone if empty.
+        gain_metric: metric whose gain over a question-only run the benchmark reports (delta knowledge), or ``""``.
+        submission: official form of a result file, if there is one.
     """
 
     name: ClassVar[str]
@@ -89,6 +108,10 @@ class Task(ABC):
     metrics: ClassVar[tuple[Metric, ...]]
     primary: ClassVar[str]
     scorer_version: ClassVar[int] = 1
+    digits: ClassVar[int] = 2
+    broken_down: ClassVar[tuple[str, ...]] = ()
+    gain_metric: ClassVar[str] = ""
+    submission: ClassVar[SubmissionForm | None] = None
 
     @abstractmethod
     def annotation_files(self) -> tuple[str, ...]:
@@ -112,7 +135,10 @@ class Task(ABC):
 
     @abstractmethod
     def score(self, answer: Answer | None, sample: Sample) -> Scores:
-        """Score a parsed answer, or ``None`` (no usable answer: nothing may score above 0).
+        """Score a parsed answer, or ``None`` (no usable answer).
+
+        Nothing may score above 0 without an answer, unless the official definition gives something for it
+        (VUE-TR recall).
 
         Returns:
             One value in [0, 1] (or ``None``, see :data:`Scores`) for each score key of :attr:`metrics`.
@@ -126,6 +152,42 @@ class Task(ABC):
         """
         del metric, sample
         return ()
+
+    def submission_samples(self, folder: Path) -> tuple[Sample, ...]:
+        """Return the samples that predictions made elsewhere are scored on; the same ones, unless the key says more.
+
+        Raises:
+            DataError: as :meth:`samples`.
+        """
+        return self.samples(folder)
+
+    def official_id(self, sample: Sample) -> str:
+        """Return the id under which official result files name this sample."""
+        return sample.id
+
+    def score_windows(self, windows: tuple[Window, ...], sample: Sample) -> Scores | None:
+        """Score raw windows of a result file as the official script does, reversed and empty ones included.
+
+        Returns:
+            ``None`` where the official script takes no such windows: they are then read as spans and scored as
+            any other answer.
+        """
+        del windows, sample
+        return None
+
+    def training_moments(self, folder: Path) -> tuple[tuple[Window, float], ...]:
+        """Return every annotated window of the training split with the duration of its video, in seconds.
+
+        Empty where the benchmark has no training annotations or their file does not lie in ``folder``. They serve
+        a baseline and nothing else.
+        """
+        del folder
+        return ()
+
+    def subtitles(self, sample: Sample) -> str | None:
+        """Return the path of the sample's subtitle file below the task's folder; ``None`` if it has none."""
+        del sample
+        return None
 
     def primary_metric(self) -> Metric:
         """Return the headline metric."""

@@ -13,6 +13,9 @@ from vital_eval.task import Answer, Unparsed
 
 NAMES = Registry("task").names()
 
+#: Score keys whose official definition gives something for an empty prediction.
+SILENCE = {("vue_tr", "recall-auc")}
+
 NOT_ANSWERS = ["", "   ", "I do not know", "<tool_call>", "\ud800", "[]", "nan to inf", "]" * 50, "0" * 500]
 
 
@@ -39,14 +42,14 @@ def test_samples_are_complete_and_unique(name, load) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_answer_scores_nothing_above_zero_under_every_key(name, load) -> None:
+def test_no_answer_scores_nothing_above_what_the_official_script_gives_for_silence(name, load) -> None:
     task, samples = load(name)
     keys = {metric.score for metric in task.metrics}
     applicable = set()
     for sample in samples:
         scores = task.score(None, sample)
         assert set(scores) == keys
-        assert set(scores.values()) <= {0.0, None}
+        assert {value for key, value in scores.items() if (name, key) not in SILENCE} <= {0.0, None}
         applicable |= {key for key, value in scores.items() if value is not None}
     assert task.primary_metric().score in applicable
 
@@ -65,7 +68,7 @@ def test_nonsense_never_raises_and_never_scores_full_marks(name, load) -> None:
         for text in NOT_ANSWERS:
             answer = task.parse(text, sample)
             scores = task.score(None if isinstance(answer, Unparsed) else answer, sample)
-            assert all(value in (0.0, None) for value in scores.values())
+            assert scores == task.score(None, sample)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -11,9 +11,9 @@ from vital_eval.task import AnswerKind, Unparsed
 def test_golden_case(load) -> None:
     task, (choice, open_ended) = load("mmvu")
     right = task.score(task.parse("The answer is D.", choice), choice)
-    assert right == {"mc-accuracy": 1.0, "open-exact-match": None}
+    assert right == {"mc-accuracy": 1.0, "open-exact-match": None, "accuracy": 1.0}
     right = task.score(task.parse("a pan  shot.", open_ended), open_ended)
-    assert right == {"mc-accuracy": None, "open-exact-match": 1.0}
+    assert right == {"mc-accuracy": None, "open-exact-match": 1.0, "accuracy": 1.0}
 
 
 @pytest.mark.parametrize(

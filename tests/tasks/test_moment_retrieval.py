@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from vital_eval.errors import DataError
 from vital_eval.registry import Registry
 from vital_eval.span import Span
 from vital_eval.task import Answer, AnswerKind
@@ -68,3 +71,26 @@ def test_activitynet_official_counts(official) -> None:
     raw = [text for entry in read_json(folder / "val_2.json").values() for text in entry["sentences"]]
     assert sum(text != text.strip() for text in raw) == 11483
     assert all(sample.question == text.strip() for sample, text in zip(samples, raw, strict=True))
+
+
+@pytest.mark.parametrize(("name", "file"), [("charades_sta", "charades_train.json"), ("activitynet_mr", "train.json")])
+def test_training_moments_are_optional(name, file, tmp_path, load) -> None:
+    task, samples = load(name)
+    assert task.training_moments(tmp_path) == ()
+    # One window is reversed, as four are in the official Charades file: read as annotated.
+    entry = {"duration": 20, "timestamps": [[1, 5.5], [9, 8]], "sentences": ["a", "b"]}
+    (tmp_path / file).write_text(json.dumps({"T": entry}), encoding="utf-8")
+    assert task.training_moments(tmp_path) == (((1.0, 5.5), 20.0), ((9.0, 8.0), 20.0))
+    assert task.samples(tmp_path) == samples
+    assert file not in task.annotation_files()
+    (tmp_path / file).write_text(json.dumps({"T": {**entry, "duration": "20"}}), encoding="utf-8")
+    with pytest.raises(DataError, match=file):
+        task.training_moments(tmp_path)
+
+
+def test_vidchapters_training_rows_hold_lists(tmp_path, load) -> None:
+    task, _ = load("vidchapters")
+    assert task.training_moments(tmp_path) == ()
+    row = {"qid": 0, "query": ["a", "b"], "vid": "x", "duration": 90, "relevant_windows": [[0, 40.5], [40.5, 90.7]]}
+    (tmp_path / "chapters_vmr_train.json").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    assert task.training_moments(tmp_path) == (((0.0, 40.5), 90.0), ((40.5, 90.7), 90.0))

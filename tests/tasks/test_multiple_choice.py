@@ -33,6 +33,13 @@ def test_video_mme_fields(load) -> None:
     assert samples[0].attributes["duration_category"] == "short"
 
 
+def test_video_mme_subtitles_lie_beside_the_table(load) -> None:
+    task, samples = load("video_mme")
+    assert task.subtitles(samples[1]) == "subtitle/vid1.srt"
+    longvideo, others = load("longvideo_reason")
+    assert longvideo.subtitles(others[0]) is None
+
+
 def test_video_mme_parquet_reads_the_same(tmp_path, load) -> None:
     task, samples = load("video_mme")
     (tmp_path / "test.jsonl").unlink()

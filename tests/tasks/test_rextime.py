@@ -52,6 +52,22 @@ def test_without_the_hub_file_it_is_grounding_alone(load) -> None:
     assert scores["gqa@0.5"] is None
 
 
+def test_result_files_are_scored_on_letters_without_the_hub_file(tmp_path) -> None:
+    forms.rextime(tmp_path)
+    task = Registry("task").load("rextime")()
+    (sample, _) = task.submission_samples(tmp_path)
+    assert sample.target.letter == "B"
+    assert task.answer_kind(sample) is AnswerKind.OPTION_AND_SPAN
+    scores = task.score(task.parse("B, 10 to 20", sample), sample)
+    assert (scores["accuracy"], scores["gqa@0.5"], scores["gqa@0.7"]) == (1.0, 1.0, 0.0)
+    assert task.score(task.parse("C, 10 to 20", sample), sample)["accuracy"] == 0.0
+
+
+def test_the_hub_file_goes_before_letters_alone(with_hub) -> None:
+    task = Registry("task").load("rextime")()
+    assert task.submission_samples(with_hub) == task.samples(with_hub)
+
+
 def test_dots_in_video_names_survive(load) -> None:
     _, (sample, _) = load("rextime")
     assert sample.video == "ab_60.0_210.0.mp4"

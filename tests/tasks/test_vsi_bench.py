@@ -17,15 +17,42 @@ def test_golden_case(load) -> None:
     task, samples = load("vsi_bench")
     count, choice = samples[4], samples[0]
     # 4.5 for 5 is 10 % off: it passes .50 to .90, nine of ten thresholds.
-    assert task.score(task.parse("about 4.5", count), count)["score"] == 0.9
-    assert task.score(task.parse("(B)", choice), choice)["score"] == 1.0
-    assert task.score(task.parse("(A)", choice), choice)["score"] == 0.0
+    scores = task.score(task.parse("4.5 meters.", count), count)
+    assert (scores["official"], scores["lenient"]) == (0.9, 0.9)
+    assert task.score(task.parse("B.", choice), choice)["official"] == 1.0
+    assert task.score(task.parse("A.", choice), choice)["official"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("index", "text", "official", "lenient"),
+    [
+        (0, "(B)", 0.0, 1.0),
+        (0, "**B**", 0.0, 1.0),
+        (0, "The answer is B", 0.0, 1.0),
+        (0, "b", 1.0, 1.0),
+        (0, "B and C", 1.0, 0.0),
+        (4, "about 5", 0.0, 1.0),
+        (4, "five", 0.0, 1.0),
+        (4, "5 chairs", 1.0, 1.0),
+        (4, "5.0.", 1.0, 1.0),
+    ],
+)
+def test_official_and_lenient_reading(index, text, official, lenient, load) -> None:
+    task, samples = load("vsi_bench")
+    answer = task.parse(text, samples[index])
+    scores = task.score(answer, samples[index])
+    assert (scores["official"], scores["lenient"]) == (official, lenient)
 
 
 def test_scores_fall_under_the_samples_own_task(load) -> None:
     task, samples = load("vsi_bench")
-    scores = task.score(Answer("", letter="B"), samples[1])
-    assert {key for key, value in scores.items() if value is not None} == {"score", "object_rel_direction"}
+    scores = task.score(Answer("B", letter="B"), samples[1])
+    assert {key for key, value in scores.items() if value is not None} == {
+        "official",
+        "lenient",
+        "micro",
+        "object_rel_direction",
+    }
 
 
 def test_strata_give_eight_tasks_and_nest_directions(load) -> None:
@@ -35,7 +62,8 @@ def test_strata_give_eight_tasks_and_nest_directions(load) -> None:
     assert task.strata(primary, samples[2]) == ("object_rel_distance",)
     own = next(metric for metric in task.metrics if metric.score == "object_rel_direction")
     assert task.strata(own, samples[1]) == ("hard",)
-    assert len(task.metrics) == 9
+    assert task.strata(next(metric for metric in task.metrics if metric.score == "micro"), samples[0]) == ()
+    assert len(task.metrics) == 11
 
 
 def test_fields(load) -> None:

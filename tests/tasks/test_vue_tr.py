@@ -21,15 +21,36 @@ def test_golden_case(load) -> None:
     scores = task.score(task.parse("0.5 to 7.5, 16 to 32", sample), sample)
     # IoU 2/3 exceeds the 67 thresholds 0 to .66; precision 2/3 reaches the same ones; recall 1 reaches all.
     assert scores == pytest.approx(
-        {"iou-auc": 0.665, "precision-auc": 0.665, "recall-auc": 1.0, "vision-iou-auc": 0.665}
+        {
+            "iou-auc": 0.665,
+            "precision-auc": 0.665,
+            "precision-auc-all": 0.665,
+            "recall-auc": 1.0,
+            "success@0.3": 1.0,
+            "success@0.5": 1.0,
+            "success@0.7": 0.0,
+            "vision-iou-auc": 0.665,
+        }
     )
     assert task.score(task.parse("0 to 32", other), other)["vision-iou-auc"] is None
 
 
-def test_no_prediction_leaves_precision_alone(load) -> None:
+def test_no_prediction_leaves_official_precision_and_counts_in_the_second(load) -> None:
     task, (sample, _) = load("vue_tr")
     scores = task.score(None, sample)
-    assert scores == {"iou-auc": 0.0, "precision-auc": None, "recall-auc": 0.0, "vision-iou-auc": 0.0}
+    assert scores["precision-auc"] is None
+    assert scores["precision-auc-all"] == 0.0
+    # The official curve begins at recall >= 0, which silence passes as well.
+    assert scores["recall-auc"] == pytest.approx(0.005)
+    assert {scores[key] for key in ("iou-auc", "success@0.3", "vision-iou-auc")} == {0.0}
+
+
+def test_result_files_are_scored_on_raw_windows(load) -> None:
+    task, (sample, _) = load("vue_tr")
+    turned = task.score_windows(((24.0, 16.0),), sample)
+    # Reversed: officially nothing for IoU, all of it for precision.
+    assert turned["iou-auc"] == 0.0
+    assert turned["precision-auc"] == 1.0
 
 
 def test_reversed_spans_are_left_out_and_noted(load) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 EXIT_ERROR = 1
 EXIT_USAGE = 2
-#: The run ended, but samples are owed.
+#: The run ended, but samples are owed; or predictions were scored that do not answer every question once.
 EXIT_OWED = 3
 EXIT_INTERRUPTED = 130
 

@@ -24,18 +24,30 @@ def whole_seconds(predicted: Sequence[Window]) -> tuple[Window, ...]:
     return tuple((float(math.floor(start)), float(math.ceil(end))) for start, end in predicted)
 
 
-def iou_area(predicted: Sequence[Window], annotated: Sequence[Window]) -> float:
-    """Return the area under [IoU > t] for one query; 0 without a prediction.
+def official_iou(predicted: Sequence[Window], annotated: Sequence[Window]) -> float:
+    """Return the official IoU of one query, in [0, 1]; 0 without a prediction.
 
-    Strictly above: a perfect answer fails the last threshold and gets 0.995.
+    Both sides are sorted and merged, then reversed windows are dropped. The intersection is taken by a walk in order.
     """
     if not predicted:
         return 0.0
     left = _forward(merge(whole_seconds(predicted)))
     right = _forward(merge(annotated))
     shared = _walk(left, right)
-    iou = shared / (_total(left) + _total(right) - shared + 1e-16)
-    return _area(bisect_left(_THRESHOLDS, min(1.0, max(0.0, iou))))
+    return min(1.0, max(0.0, shared / (_total(left) + _total(right) - shared + 1e-16)))
+
+
+def area_above(iou: float) -> float:
+    """Return the area under [IoU > t] for one query's IoU.
+
+    Strictly above: a perfect answer fails the last threshold and gets 0.995.
+    """
+    return _area(bisect_left(_THRESHOLDS, iou))
+
+
+def iou_area(predicted: Sequence[Window], annotated: Sequence[Window]) -> float:
+    """Return the area under [IoU > t] for one query; 0 without a prediction."""
+    return area_above(official_iou(predicted, annotated))
 
 
 def precision_area(predicted: Sequence[Window], annotated: Sequence[Window]) -> float | None:

@@ -1,0 +1,144 @@
+"""Everything ``vital-eval score`` says, as data: figures, break-downs, baselines, what was wrong with the file."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vital_eval.breakdowns import Part
+from vital_eval.errors import DataError
+from vital_eval.predictions import summarise_faults
+from vital_eval.score import ANSWERED, Scored, breakdown, figure, metric_values
+from vital_eval.statistics.gains import relative_gain
+from vital_eval.statistics.means import Estimate
+from vital_eval.task import Metric
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One metric of the benchmark.
+
+    Attributes:
+        metric: what it is and where its definition comes from.
+        all: over the whole split; a missing or unusable prediction counts as unanswered.
+        answered: over the answered samples only (secondary).
+        parts: the metric within every value of every attribute; empty unless the task breaks it down.
+    """
+
+    metric: Metric
+    all: Estimate
+    answered: Estimate
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreReport:
+    """A scored prediction file.
+
+    Attributes:
+        scored: samples, scores, faults.
+        data_hash: hash of the annotation files.
+        figures: one per metric of the task, in its order.
+        baselines: name of a trivial answerer to metric name to its estimate on the same samples.
+        gain: relative gain of the task's gain metric over a question-only file, if one was given.
+    """
+
+    scored: Scored
+    data_hash: str
+    figures: tuple[Figure, ...]
+    baselines: Mapping[str, Mapping[str, Estimate]]
+    gain: Estimate | None
+
+
+def make_report(
+    scored: Scored,
+    data_hash: str,
+    baselines: Mapping[str, Mapping[str, Estimate]],
+    question_only: Scored | None = None,
+) -> ScoreReport:
+    """Work out every figure.
+
+    Args:
+        scored: the scored file.
+        data_hash: hash of the annotation files.
+        baselines: see :class:`ScoreReport`.
+        question_only: the same split answered without the video, for the benchmark's gain.
+
+    Raises:
+        DataError: if ``question_only`` is given and the benchmark reports no gain.
+    """
+    return ScoreReport(
+        scored=scored,
+        data_hash=data_hash,
+        figures=tuple(_figure(scored, metric) for metric in scored.task.metrics),
+        baselines=baselines,
+        gain=None if question_only is None else _gain(scored, question_only),
+    )
+
+
+def _figure(scored: Scored, metric: Metric) -> Figure:
+    whole = figure(scored, metric)
+    everything = scored.counts[ANSWERED] == len(scored.samples)
+    answered = whole if everything else figure(scored, metric, answered_only=True)
+    shown = metric.name in (scored.task.broken_down or (scored.task.primary,))
+    return Figure(metric, whole, answered, breakdown(scored, metric) if shown else ())
+
+
+def _gain(scored: Scored, question_only: Scored) -> Estimate:
+    task = scored.task
+    if not task.gain_metric:
+        raise DataError(f"{task.name} reports no gain over a question-only run", "leave --question-only out")
+    metric = next(metric for metric in task.metrics if metric.name == task.gain_metric)
+    # Both hold every sample of the split, in the same order.
+    after, before = metric_values(scored, metric), metric_values(question_only, metric)
+    return relative_gain([item.value for item in after], [item.value for item in before], [i.cluster for i in after])
+
+
+def report_to_json(report: ScoreReport, predictions: str) -> dict[str, Any]:
+    """Return plain JSON data; figures are percent, as the official scripts print them, unrounded.
+
+    Args:
+        report: what to write.
+        predictions: name of the prediction file.
+    """
+    scored, task = report.scored, report.scored.task
+    return {
+        "task": task.name,
+        "title": task.title,
+        "scorer_version": task.scorer_version,
+        "predictions": predictions,
+        "data_hash": report.data_hash,
+        "primary": task.primary,
+        "digits": task.digits,
+        "n": len(scored.samples),
+        "outcomes": scored.counts,
+        "reasons": dict(scored.reasons),
+        "faults": {
+            "counts": {kind.value: count for kind, count in summarise_faults(scored.faults).items()},
+            "list": [dataclasses.asdict(fault) for fault in scored.faults],
+        },
+        "metrics": {
+            each.metric.name: {
+                **_percent(each.all),
+                "source": each.metric.source,
+                "answered_only": _percent(each.answered),
+                "parts": [{"attribute": p.attribute, "value": p.value, **_percent(p.estimate)} for p in each.parts],
+            }
+            for each in report.figures
+        },
+        "baselines": {
+            name: {metric: _percent(value) for metric, value in metrics.items()}
+            for name, metrics in report.baselines.items()
+        },
+        "gain": None if report.gain is None else {"metric": task.gain_metric, **_percent(report.gain)},
+    }
+
+
+def _percent(estimate: Estimate) -> dict[str, Any]:
+    scaled = {
+        name: None if (value := getattr(estimate, field)) is None else 100 * value
+        for name, field in (("percent", "value"), ("se", "se"), ("low", "low"), ("high", "high"))
+    }
+    return {**scaled, "n": estimate.n, "clusters": estimate.clusters}
