@@ -1,18 +1,28 @@
-"""Tool use against text-only chain of thought: paired over the same samples, or refused with the reason."""
+"""Differences between two sides: paired over the same samples, tested, or refused with the reason."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from vital_eval.manifest import Entry, Manifest, differing
-from vital_eval.protocol import differing_fields
-from vital_eval.record import Record
-from vital_eval.statistics.means import Estimate, nested_weights, paired_difference
-from vital_eval.summary import CellSummary, Item, metric_items
+import numpy as np
 
-#: What the comparison is about; a difference in any other field makes it a comparison of something else.
-COMPARED_FIELDS = ("mode", "prompt", "tools", "max_tool_calls", "max_turns")
+from vital_eval.manifest import Entry
+from vital_eval.statistics.means import Estimate, minimum_detectable, nested_weights, paired_difference
+from vital_eval.statistics.permutation import discordant, sign_flip
+from vital_eval.summary import Item
+
+from .rules import obstacle
+from .sides import Side
+
+__all__ = ["POOLED_TITLE", "Comparison", "Side", "adjust", "compare", "compare_pooled"]
+
+#: Adjusted p below which a difference is called one.
+LEVEL = 0.05
+
+#: Random sign patterns of a test where there are too many to go through.
+DRAWS = 9_999
 
 #: Score key of the intersection over union that grounding tasks report.
 _IOU = "iou"
@@ -21,27 +31,25 @@ POOLED_TITLE = "mIoU over grounding tasks"
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
-    """What one run says about one task under one protocol: a cell of the board, a side of a comparison."""
-
-    run: str
-    manifest: Manifest
-    entry: Entry
-    cell: CellSummary
-    records: tuple[Record, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Comparison:
-    """Difference tool minus text chain of thought.
+    """Difference of two sides.
 
     Attributes:
-        label: checkpoint.
+        label: checkpoint, or what is compared with what.
         title: benchmark, or :data:`POOLED_TITLE`.
         metric: what is compared.
-        difference: in [-1, 1]; ``None`` if the two may not be compared.
+        difference: first side minus second side, in [-1, 1]; ``None`` if the two may not be compared.
         dropped: samples that count on one side only.
         note: why there is no difference, how it was pooled, or that the tools were never used.
+        task: registry name; ``""`` for the pooled line.
+        one: name of the first side.
+        other: name of the second side.
+        values: score of each side over the shared samples, in [0, 1].
+        p: two-sided p of the cluster sign-flip test; ``None`` if it cannot be tested.
+        adjusted: p within its family of tests.
+        exact: whether p goes through all sign patterns.
+        only_one: samples that only the first side has right; ``None`` unless every score is 0 or 1.
+        only_other: samples that only the second side has right, likewise.
     """
 
     label: str
@@ -50,49 +58,134 @@ class Comparison:
     difference: Estimate | None
     dropped: int
     note: str = ""
+    task: str = ""
+    one: str = ""
+    other: str = ""
+    values: tuple[float, float] | None = None
+    p: float | None = None
+    adjusted: float | None = None
+    exact: bool = False
+    only_one: int | None = None
+    only_other: int | None = None
+
+    @property
+    def detectable(self) -> float | None:
+        """Smallest true difference that a test at 5 % finds in four of five cases."""
+        if self.difference is None or self.difference.se is None:
+            return None
+        return minimum_detectable(self.difference.se)
+
+    @property
+    def verdict(self) -> str:
+        """What the adjusted p says about the first side."""
+        if self.difference is None:
+            return "not compared"
+        if self.adjusted is None or self.difference.value is None:
+            return "not testable"
+        if self.adjusted >= LEVEL:
+            return "no difference shown"
+        return "better" if self.difference.value > 0 else "worse"
 
 
-def compare(label: str, title: str, tool: Side, text: Side) -> Comparison:
-    """Compare the headline metric of one task."""
-    metric = tool.entry.primary
-    obstacle = _obstacle(tool, text)
-    if obstacle:
-        return Comparison(label, title, metric, None, 0, f"not compared: {obstacle}")
-    pairs, dropped = _pairs(tool, text, metric)
-    return Comparison(label, title, metric, _difference(pairs), dropped, _warning(tool))
+def compare(
+    label: str,
+    title: str,
+    one: Side,
+    other: Side,
+    *,
+    names: tuple[str, str] = ("", ""),
+    allowed: Collection[str] = (),
+    strict: bool = True,
+    draws: int = DRAWS,
+) -> Comparison:
+    """Compare the headline metric of one task.
+
+    Args:
+        label: what is compared.
+        title: benchmark as printed.
+        one: the side whose gain it is.
+        other: the side it is held against.
+        names: of both sides.
+        allowed: see :func:`~vital_eval.leaderboards.rules.obstacle`.
+        strict: likewise.
+        draws: random sign patterns where there are too many to go through.
+    """
+    plain = Comparison(label, title, one.entry.primary, None, 0, task=one.entry.task, one=names[0], other=names[1])
+    reason = obstacle(one, other, allowed, strict=strict)
+    if reason:
+        return dataclasses.replace(plain, note=f"not compared: {reason}")
+    pairs, dropped = _pairs(one, other, one.entry.primary)
+    if not pairs:
+        return dataclasses.replace(plain, dropped=dropped, note="not compared: they share no sample")
+    return _tested(dataclasses.replace(plain, dropped=dropped, note=_warnings(one, other)), pairs, draws)
 
 
-def compare_pooled(label: str, sides: Sequence[tuple[Side, Side]]) -> Comparison | None:
+def compare_pooled(
+    label: str,
+    sides: Sequence[tuple[Side, Side]],
+    *,
+    names: tuple[str, str] = ("", ""),
+    allowed: Collection[str] = (),
+    strict: bool = True,
+    draws: int = DRAWS,
+) -> Comparison | None:
     """Compare the mean IoU over all tasks that report one, every task with equal weight.
+
+    Args:
+        label: what is compared.
+        sides: both sides of every task.
+        names: as for :func:`compare`, and so are the rest.
+        allowed: see :func:`compare`.
+        strict: see :func:`compare`.
+        draws: see :func:`compare`.
 
     Returns:
         ``None`` with fewer than two such tasks: there is nothing to pool.
     """
-    metrics = [_iou_metric(tool.entry) for tool, _ in sides]
-    grounding = [(tool, text, metric) for (tool, text), metric in zip(sides, metrics, strict=True) if metric]
+    metrics = [_iou_metric(one.entry) for one, _ in sides]
+    grounding = [(one, other, metric) for (one, other), metric in zip(sides, metrics, strict=True) if metric]
     if len(grounding) < 2:
         return None
+    plain = Comparison(label, POOLED_TITLE, "mIoU", None, 0, one=names[0], other=names[1])
     pairs: list[tuple[Item, Item]] = []
     dropped = 0
     notes = [f"{len(grounding)} tasks of equal weight"]
-    for tool, text, metric in grounding:
-        task = tool.entry.task
-        obstacle = _obstacle(tool, text)
-        if obstacle:
-            return Comparison(label, POOLED_TITLE, "mIoU", None, 0, f"not compared: {task}: {obstacle}")
-        more, missing = _pairs(tool, text, metric)
+    for one, other, metric in grounding:
+        task = one.entry.task
+        reason = obstacle(one, other, allowed, strict=strict)
+        if reason:
+            return dataclasses.replace(plain, note=f"not compared: {task}: {reason}")
+        more, missing = _pairs(one, other, metric)
+        if not more:
+            return dataclasses.replace(plain, note=f"not compared: {task}: they share no sample")
         dropped += missing
         # Equal names of videos in two benchmarks do not mean equal videos.
         pairs += [(_within(task, a), _within(task, b)) for a, b in more]
-        warning = _warning(tool)
+        warning = _warnings(one, other)
         notes += [f"{task}: {warning}"] if warning else []
-    return Comparison(label, POOLED_TITLE, "mIoU", _difference(pairs), dropped, "; ".join(notes))
+    return _tested(dataclasses.replace(plain, dropped=dropped, note="; ".join(notes)), pairs, draws)
 
 
-def _warning(tool: Side) -> str:
-    """Return what a reader of a difference must know about the tool side: it may never have used its tools."""
-    health = tool.cell.tools
-    return health.verdict if health is not None and health.verdict.startswith("WARNING") else ""
+def adjust(
+    comparisons: Sequence[Comparison], method: Callable[[Sequence[float | None]], Sequence[float | None]]
+) -> tuple[Comparison, ...]:
+    """Adjust the p values of one family of tests.
+
+    The pooled line sums up tests of the family and is none of its members: its p stays as it is.
+
+    Args:
+        comparisons: the family, refused members and pooled lines among them.
+        method: of :mod:`vital_eval.statistics.families`.
+    """
+    family = [one for one in comparisons if one.task]
+    adjusted = dict(zip(map(id, family), method([one.p for one in family]), strict=True))
+    return tuple(dataclasses.replace(one, adjusted=adjusted.get(id(one), one.p)) for one in comparisons)
+
+
+def _warnings(*sides: Side) -> str:
+    """Return what a reader of a difference must know about a tool side: it may never have used its tools."""
+    verdicts = [side.cell.tools.verdict for side in sides if side.cell.tools is not None]
+    return "; ".join(dict.fromkeys(verdict for verdict in verdicts if verdict.startswith("WARNING")))
 
 
 def _iou_metric(entry: Entry) -> str:
@@ -103,38 +196,27 @@ def _within(task: str, item: Item) -> Item:
     return Item(item.sample_id, f"{task}/{item.cluster}", item.value, (task, *item.path))
 
 
-def _obstacle(tool: Side, text: Side) -> str:
-    for side in (tool, text):
-        if not side.cell.complete:
-            return f"{side.cell.mode} run incomplete, {side.cell.missing} owed"
-        if side.cell.tools is not None and side.cell.tools.invalid:
-            return side.cell.tools.verdict
-    fields = [
-        f"protocol.{name}"
-        for name in differing_fields(tool.entry.protocol, text.entry.protocol)
-        if name.split(".")[0] not in COMPARED_FIELDS
-    ]
-    # Labels may differ, entries are compared above and by the column; what remains is who answered.
-    fields += [
-        name
-        for name in differing(tool.manifest, text.manifest)
-        if name.split(".")[0] in ("engine", "attempts", "vital_eval")
-    ]
-    return f"they also differ in {', '.join(fields)}" if fields else ""
+def _pairs(one: Side, other: Side, metric: str) -> tuple[list[tuple[Item, Item]], int]:
+    a = one.items if metric == one.entry.primary else one.items_of(metric)
+    b = other.items if metric == other.entry.primary else other.items_of(metric)
+    shared = [(item, b[name]) for name, item in a.items() if name in b]
+    return shared, len(a.keys() ^ b.keys())
 
 
-def _pairs(tool: Side, text: Side, metric: str) -> tuple[list[tuple[Item, Item]], int]:
-    a = {item.sample_id: item for item in metric_items(tool.entry, metric, tool.records, tool.cell.attempts)}
-    b = {item.sample_id: item for item in metric_items(text.entry, metric, text.records, text.cell.attempts)}
-    return [(a[name], b[name]) for name in a if name in b], len(a.keys() ^ b.keys())
-
-
-def _difference(pairs: Sequence[tuple[Item, Item]]) -> Estimate:
+def _tested(plain: Comparison, pairs: Sequence[tuple[Item, Item]], draws: int) -> Comparison:
     paths = [a.path for a, _ in pairs]
-    return paired_difference(
-        [a.value for a, _ in pairs],
-        [b.value for _, b in pairs],
-        nested_weights(paths),
-        [a.cluster for a, _ in pairs],
-        paths,
+    clusters = [a.cluster for a, _ in pairs]
+    ones, others = [a.value for a, _ in pairs], [b.value for _, b in pairs]
+    weights = nested_weights(paths)
+    test = sign_flip([a - b for a, b in zip(ones, others, strict=True)], weights, clusters, draws=draws)
+    only = discordant(ones, others) if {*ones, *others} <= {0.0, 1.0} else (None, None)
+    return dataclasses.replace(
+        plain,
+        difference=paired_difference(ones, others, weights, clusters, paths),
+        values=(float(np.dot(weights, ones)), float(np.dot(weights, others))),
+        p=test.p,
+        adjusted=test.p,
+        exact=test.exact,
+        only_one=only[0],
+        only_other=only[1],
     )

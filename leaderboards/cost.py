@@ -1,13 +1,17 @@
-"""What an answer costs."""
+"""What an answer costs, and what a right one does."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from vital_eval.outcome import Outcome
 from vital_eval.record import Record
+from vital_eval.trajectory import Trajectory
+
+CORRECT = "correct answer"
+POINT = "unit of score"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,23 @@ class Cost:
     turns: float
 
 
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Cost of all attempts at one benchmark, wrong ones included, divided by what they scored together.
+
+    Attributes:
+        unit: :data:`CORRECT` where every score is 0 or 1, :data:`POINT` where scores are graded (an IoU, say).
+        seconds: as in :class:`Cost`.
+        frames: likewise.
+        visual_tokens: likewise.
+    """
+
+    unit: str
+    seconds: float
+    frames: float
+    visual_tokens: float
+
+
 def cost_of(records: Iterable[Record]) -> Cost | None:
     """Return the mean cost of one attempt, ``None`` if no attempt came to an end."""
     ended = [record.trajectory for record in records if record.outcome is not Outcome.INFRA_FAILED]
@@ -41,13 +62,40 @@ def cost_of(records: Iterable[Record]) -> Cost | None:
     return Cost(
         attempts=count,
         seconds=math.fsum(trajectory.seconds for trajectory in ended) / count,
-        frames=sum(
-            len(trajectory.frame_times) + sum(len(call.frame_times) for call in trajectory.tool_calls)
-            for trajectory in ended
-        )
-        / count,
-        # A later turn's prompt holds the earlier turns' video; adding turns up would count it again.
-        visual_tokens=sum(max((turn.visual_tokens for turn in each.turns), default=0) for each in ended) / count,
+        frames=sum(map(_frames, ended)) / count,
+        visual_tokens=sum(map(_visual_tokens, ended)) / count,
         new_tokens=sum(turn.new_tokens for each in ended for turn in each.turns) / count,
         turns=sum(len(trajectory.turns) for trajectory in ended) / count,
     )
+
+
+def price_of(records: Sequence[Record], score: str, graded: bool) -> Price | None:
+    """Return what one unit of a score costs.
+
+    Args:
+        records: attempts at one benchmark.
+        score: key of the headline metric's score.
+        graded: whether scores between 0 and 1 occur on this benchmark.
+
+    Returns:
+        ``None`` if nothing scored.
+    """
+    points = math.fsum(record.scores[score] or 0.0 for record in records)
+    if not points:
+        return None
+    ended = [record.trajectory for record in records if record.outcome is not Outcome.INFRA_FAILED]
+    return Price(
+        unit=POINT if graded else CORRECT,
+        seconds=math.fsum(trajectory.seconds for trajectory in ended) / points,
+        frames=sum(map(_frames, ended)) / points,
+        visual_tokens=sum(map(_visual_tokens, ended)) / points,
+    )
+
+
+def _frames(trajectory: Trajectory) -> int:
+    return len(trajectory.frame_times) + sum(len(call.frame_times) for call in trajectory.tool_calls)
+
+
+def _visual_tokens(trajectory: Trajectory) -> int:
+    # A later turn's prompt holds the earlier turns' video; adding turns up would count it again.
+    return max((turn.visual_tokens for turn in trajectory.turns), default=0)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import groupby
+from pathlib import Path
 
 import jinja2
 from markupsafe import Markup
@@ -15,19 +16,29 @@ from markupsafe import Markup
 from vital_eval.summary import OUTCOME_NAMES
 
 from .board import Board, Cell, Column, Kind, Row, Status
+from .comparison import Comparison
+from .further import ALL_PAIRS_TITLE, OUTCOME_TITLE, PAIRED_TITLE, further_tables
+from .render_markdown import picture_title
 from .tables import (
     BASELINE_NOTE,
     INTERVAL_NOTE,
-    OUTCOME_TITLE,
-    PAIRED_TITLE,
     TITLE,
     TextTable,
     cell_texts,
     clean,
-    further_tables,
+    delta_text,
+    detectable_text,
     mode_text,
+    rank_text,
     remarks,
+    size_text,
 )
+
+#: Tables with more rows are folded up.
+_LONG = 30
+
+#: Pictures that a page may hold, by the end of their name.
+_PICTURES = {".png": "image/png", ".svg": "image/svg+xml"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +65,7 @@ class _CellView:
     """A cell as the page shows it."""
 
     large: str
-    small: str
+    small: tuple[str, ...]
     status: str
     hint: str
     whisker: _Whisker | None
@@ -74,15 +85,32 @@ class _TableView:
     """A further table with one drawing per row, or none at all."""
 
     table: TextTable
+    note: str
     whiskers: tuple[_Whisker | None, ...]
     bars: tuple[tuple[_Piece, ...], ...]
+    folded: bool
 
 
-def render_html(board: Board) -> str:
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """A picture inside the page."""
+
+    title: str
+    data: str
+
+
+def render_html(board: Board, pictures: Sequence[Path] = ()) -> str:
     """Return the page.
 
     Labels, titles and notes are stripped of control characters and escaped. The content security policy allows
-    the page's own style sheet, by its hash, and nothing else.
+    the page's own style sheet, by its hash, and pictures that the page itself holds; nothing else.
+
+    Args:
+        board: what to show.
+        pictures: PNG or SVG files to put into the page.
+
+    Raises:
+        OSError: if a picture cannot be read.
     """
     style = _file("board.css.j2")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
@@ -95,14 +123,26 @@ def render_html(board: Board) -> str:
         title=TITLE,
         board=board,
         style=Markup(style),  # noqa: S704 - our own file, not data
-        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+        policy=_policy(digest, bool(pictures)),
+        pictures=[_picture(path) for path in pictures],
         interval_note=INTERVAL_NOTE,
         baseline_note=BASELINE_NOTE if any(row.kind is Kind.BASELINE for row in board.rows) else "",
         remarks=remarks(board),
         groups=groups,
-        tables=[_table(table, board) for table in further_tables(board)],
+        sizes=[[clean(text) for text in (c.metric, size_text(c), detectable_text(c)) if text] for c in board.columns],
+        tables=_tables(board),
         outcome_names=OUTCOME_NAMES,
     )
+
+
+def _policy(digest: str, pictures: bool) -> str:
+    images = "img-src data:; " if pictures else ""
+    return f"default-src 'none'; style-src 'sha256-{digest}'; {images}base-uri 'none'; form-action 'none'"
+
+
+def _picture(path: Path) -> _Picture:
+    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    return _Picture(picture_title(path.name), f"data:{_PICTURES[path.suffix]};base64,{data}")
 
 
 def _file(name: str) -> str:
@@ -121,7 +161,7 @@ def _row(row: Row, board: Board) -> _RowView:
 
 
 def _cell(row: Row, column: Column, cell: Cell) -> _CellView:
-    large, small = cell_texts(cell)
+    large, *small = *cell_texts(cell), rank_text(cell), delta_text(cell)
     facts = [f"{column.title} {column.metric}", f"n {cell.n} in {cell.clusters} clusters"]
     facts += [f"protocol {row.protocols[column.title]}"] if column.title in row.protocols else []
     facts += [f"runs {', '.join(cell.runs)}"] if cell.runs else []
@@ -130,20 +170,31 @@ def _cell(row: Row, column: Column, cell: Cell) -> _CellView:
     if cell.status is Status.OK and cell.value is not None and cell.low is not None and cell.high is not None:
         whisker = _Whisker(100 * cell.low, 100 * cell.high, 100 * cell.value)
     hint = "" if cell.status is Status.ABSENT else clean(" · ".join(facts))
-    return _CellView(large, small, cell.status.value, hint, whisker)
+    return _CellView(large, tuple(filter(None, small)), cell.status.value, hint, whisker)
 
 
-def _table(table: TextTable, board: Board) -> _TableView:
-    if table.title == PAIRED_TITLE:
-        return _TableView(table, _forest(board), ())
-    if table.title == OUTCOME_TITLE:
-        return _TableView(table, (), tuple(_pieces(row) for row in board.rows if row.outcomes))
-    return _TableView(table, (), ())
+def _tables(board: Board) -> list[_TableView]:
+    views = []
+    said = ""
+    for table in further_tables(board):
+        whiskers: tuple[_Whisker | None, ...] = ()
+        bars: tuple[tuple[_Piece, ...], ...] = ()
+        if table.title == PAIRED_TITLE:
+            whiskers = _forest(board.comparisons)
+        elif table.title == ALL_PAIRS_TITLE:
+            whiskers = _forest(board.pairs)
+        elif table.title == OUTCOME_TITLE:
+            bars = tuple(_pieces(row) for row in board.rows if row.outcomes)
+        views.append(
+            _TableView(table, "" if table.note == said else table.note, whiskers, bars, len(table.rows) > _LONG)
+        )
+        said = table.note
+    return views
 
 
-def _forest(board: Board) -> tuple[_Whisker | None, ...]:
+def _forest(comparisons: Sequence[Comparison]) -> tuple[_Whisker | None, ...]:
     """Place every difference on one common scale around zero."""
-    found = [one.difference for one in board.comparisons]
+    found = [one.difference for one in comparisons]
     ends = [abs(end) for one in found if one is not None for end in (one.low, one.high, one.value) if end is not None]
     scale = max(ends, default=0.0) or 1.0
     drawings: list[_Whisker | None] = []

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import quote
 
 from .board import Board, Row
+from .further import further_tables
 from .tables import (
     BASELINE_NOTE,
     INTERVAL_NOTE,
@@ -12,8 +14,10 @@ from .tables import (
     TextTable,
     cell_texts,
     clean,
-    further_tables,
+    delta_text,
+    detectable_text,
     mode_text,
+    rank_text,
     remarks,
     size_text,
 )
@@ -23,33 +27,61 @@ from .tables import (
 _SPECIAL = frozenset("\\`*_{}[]|~$#@")
 
 
-def render_markdown(board: Board) -> str:
-    """Return the page; labels and notes are escaped, so they can bring neither markup nor HTML."""
-    lines = [f"# {TITLE}", "", _escape(INTERVAL_NOTE), "", f"Written by `{_code(board.command)}`.", ""]
-    lines += [f"- {_escape(remark)}" for remark in remarks(board)]
+def render_markdown(board: Board, pictures: Sequence[str] = ()) -> str:
+    """Return the page; labels and notes are escaped, so they can bring neither markup nor HTML.
+
+    Args:
+        board: what to show.
+        pictures: where pictures lie, relative to the page.
+    """
+    lines = [f"# {TITLE}", "", markdown_text(INTERVAL_NOTE), "", f"Written by `{_code(board.command)}`.", ""]
+    lines += [f"- {markdown_text(remark)}" for remark in remarks(board)]
     header = ["checkpoint", "mode"]
-    header += [f"{column.title}<br>{column.metric}<br>{size_text(column)}" for column in board.columns]
-    escaped = [*header[:2], *("<br>".join(_escape(clean(part)) for part in name.split("<br>")) for name in header[2:])]
-    lines += ["", *_grid(escaped, [_main_row(row) for row in board.rows], [index < 2 for index in range(len(header))])]
+    for column in board.columns:
+        parts = (column.title, column.metric, size_text(column), detectable_text(column))
+        header.append("<br>".join(markdown_text(clean(part)) for part in parts if part))
+    lines += ["", *_grid(header, [_main_row(row) for row in board.rows], [index < 2 for index in range(len(header))])]
     if any(row.mode is None for row in board.rows):
-        lines += ["", _escape(BASELINE_NOTE)]
-    for table in further_tables(board):
-        lines += ["", f"## {_escape(table.title)}", "", _escape(table.note), "", *_further(table)]
+        lines += ["", markdown_text(BASELINE_NOTE)]
+    for picture in pictures:
+        lines += ["", f"![{markdown_text(picture_title(picture))}]({quote(picture)})"]
+    lines += markdown_tables(further_tables(board))
     return "\n".join(lines) + "\n"
+
+
+def markdown_tables(tables: Sequence[TextTable]) -> list[str]:
+    """Return lines that show tables under their titles; a note that the table before had is not said again."""
+    lines, said = [], ""
+    for table in tables:
+        lines += ["", f"## {markdown_text(table.title)}", ""]
+        if table.note != said:
+            lines += [markdown_text(table.note), ""]
+        said = table.note
+        lines += _further(table)
+    return lines
+
+
+def picture_title(path: str) -> str:
+    """Return what a picture shows, from the name of its file."""
+    return clean(path.rpartition("/")[2].rpartition(".")[0].replace("_", " "))
 
 
 def _main_row(row: Row) -> list[str]:
     cells = []
     for cell in row.cells:
-        large, small = cell_texts(cell)
-        cells.append(_escape(large) + (f"<br><sub>{_escape(small)}</sub>" if small else ""))
-    return [_escape(clean(row.label)), mode_text(row), *cells]
+        large, *small = *cell_texts(cell), rank_text(cell), delta_text(cell)
+        cells.append(
+            "<br>".join([markdown_text(large), *(f"<sub>{markdown_text(text)}</sub>" for text in small if text)])
+        )
+    return [markdown_text(clean(row.label)), mode_text(row), *cells]
 
 
 def _further(table: TextTable) -> list[str]:
-    rows = [[_escape(text) for text in row] for row in table.rows]
+    rows = [[markdown_text(text) for text in row] for row in table.rows]
     return _grid(
-        [_escape(name) for name in table.header], rows, [table.holds_words(index) for index in range(len(table.header))]
+        [markdown_text(name) for name in table.header],
+        rows,
+        [table.holds_words(index) for index in range(len(table.header))],
     )
 
 
@@ -58,7 +90,8 @@ def _grid(header: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[
     return [f"| {' | '.join(row)} |" for row in (header, rule, *rows)]
 
 
-def _escape(text: str) -> str:
+def markdown_text(text: str) -> str:
+    """Escape everything that could start markup or HTML."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return "".join(f"\\{character}" if character in _SPECIAL else character for character in text)
 

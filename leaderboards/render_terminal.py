@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import io
 import shutil
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from .board import Board, Row, Status
-from .tables import INTERVAL_NOTE, TextTable, cell_texts, clean, further_tables, mode_text, remarks, size_text
+from .further import terminal_tables
+from .tables import (
+    INTERVAL_NOTE,
+    TextTable,
+    cell_texts,
+    clean,
+    detectable_text,
+    mode_text,
+    rank_text,
+    remarks,
+    size_text,
+)
 
 #: Room for "[38.1, 45.7]" or "incomplete" and one column of white space.
 _CELL_WIDTH = 13
@@ -37,11 +49,37 @@ def print_board(board: Board, console: Console | None = None) -> None:
     for remark in remarks(board):
         console.print(Text(remark, style="yellow"))
     console.print(Text(INTERVAL_NOTE, style="dim"))
-    for table in further_tables(board):
-        console.print()
-        console.print(_further(table))
-        console.print(Text(table.note, style="dim"))
+    tables, elsewhere = terminal_tables(board)
+    for table in tables:
+        print_table(table, console)
+    if elsewhere:
+        console.print(Text(f"\nIn the files only: {', '.join(elsewhere)}.", style="dim"))
     console.print(Text(f"\n{clean(board.command)}", style="dim"))
+
+
+def print_tables(tables: Sequence[TextTable], notes: Sequence[str], console: Console | None = None) -> None:
+    """Print tables, and notes below them."""
+    console = console or Console()
+    for table in tables:
+        print_table(table, console)
+    for note in notes:
+        console.print(Text(clean(note), style="yellow"))
+
+
+def tables_text(tables: Sequence[TextTable], notes: Sequence[str], width: int | None = None) -> str:
+    """Return what :func:`print_tables` prints, without colours; see :func:`render_terminal` for the width."""
+    columns = shutil.get_terminal_size((160, 50)).columns if width is None else width
+    out = io.StringIO()
+    print_tables(tables, notes, Console(file=out, width=columns, color_system=None))
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+def print_table(table: TextTable, console: Console) -> None:
+    """Print a table with its title above and its note below."""
+    console.print()
+    console.print(_further(table))
+    if table.note:
+        console.print(Text(table.note, style="dim"))
 
 
 def render_terminal(board: Board, width: int | None = None) -> str:
@@ -62,7 +100,8 @@ def _wide(board: Board, head: int) -> Table:
     table.add_column(Text("checkpoint"), overflow="fold", width=head - 1)
     for column in board.columns:
         title = Text(_broken(clean(column.title)), style="bold")
-        title.append(f"\n{clean(column.metric)}\n{size_text(column)}", style="dim not bold")
+        small = filter(None, (clean(column.metric), size_text(column), detectable_text(column)))
+        title.append("".join(f"\n{text}" for text in small), style="dim not bold")
         table.add_column(title, justify="right", overflow="fold", width=_CELL_WIDTH - 1)
     for index, row in enumerate(board.rows):
         last = index + 1 == len(board.rows) or board.rows[index + 1].label != row.label
@@ -77,7 +116,8 @@ def _turned(board: Board) -> Table:
         table.add_column(_name(row), justify="right", overflow="fold", width=_CELL_WIDTH - 1)
     for index, column in enumerate(board.columns):
         title = Text(clean(column.title), style="bold")
-        title.append(f"\n{clean(column.metric)}, {size_text(column)}", style="dim not bold")
+        small = filter(None, (f"{clean(column.metric)}, {size_text(column)}", detectable_text(column)))
+        title.append("".join(f"\n{text}" for text in small), style="dim not bold")
         table.add_row(title, *(_cell_text(row, index) for row in board.rows))
     return table
 
@@ -125,6 +165,6 @@ def _cell_text(row: Row, index: int) -> Text:
     large, small = cell_texts(cell)
     style = {Status.OK: "", Status.ABSENT: "dim", Status.INCOMPLETE: "yellow", Status.INVALID: "red"}[cell.status]
     text = Text(large, style=style)
-    if small:
-        text.append(f"\n{small}", style="dim")
+    for line in filter(None, (small, rank_text(cell))):
+        text.append(f"\n{line}", style="dim")
     return text

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from vital_eval.statistics.means import Estimate
-from vital_eval.summary import OUTCOME_NAMES
 
 from .board import Board, Cell, Column, Row, Status
 
 TITLE = "vital-eval board"
-PAIRED_TITLE = "Tool minus text-only chain of thought"
-OUTCOME_TITLE = "Outcomes"
 
 #: Shown where there is nothing to show.
 NOTHING = "–"  # noqa: RUF001
@@ -23,24 +20,9 @@ INTERVAL_NOTE = (
     "(n 24 in 12: 24 samples about 12 videos or scenes). "
     "Brackets hold the 95 % interval, clustered by video (t with clusters - 1 degrees of freedom; near 0 and 100 "
     "Wilson's interval with the effective sample size). Overlapping intervals do not test a difference: the paired "
-    "table does."
-)
-
-PAIRED_NOTE = (
-    "Tool minus text-only chain of thought in points, over the same samples, with the 95 % interval clustered by "
-    "video. Intervals are not adjusted for the number of benchmarks."
-)
-
-OUTCOME_NOTE = (
-    "Every attempt has exactly one outcome and the counts add up to n. Only answered attempts can score; infra-failed "
-    "and owed ones are neither right nor wrong and hold the number back."
-)
-
-TOOL_NOTE = "Calls over all attempts that ended. A run is INVALID when more than half of its tool calls fail."
-
-COST_NOTE = (
-    "Means per attempt. Seconds are from question to answer while episodes share a batch, so they tell waiting time, "
-    "not machine time. Visual tokens are those in the last turn's context."
+    "table does. MDE is the smallest difference between tool use and text that the benchmark's samples would show in "
+    "four of five cases (2.8 standard errors of the paired difference), in points. Ranks are 95 % ranges under a "
+    "bootstrap of videos over the measured rows; rows that share a rank are not told apart."
 )
 
 BASELINE_NOTE = "Baselines look at no video: they show what a number is worth."
@@ -69,6 +51,11 @@ class TextTable:
         return index < self.words or self.header[index] in ("remark", "errors", "verdict")
 
 
+def text_table(title: str, note: str, header: Sequence[str], rows: Iterable[Sequence[str]], words: int) -> TextTable:
+    """Return a table whose texts are cleaned."""
+    return TextTable(title, note, tuple(header), tuple(tuple(clean(text) for text in row) for row in rows), words)
+
+
 def clean(text: str) -> str:
     """Replace what could act on a terminal or a page: control, direction, surrogate and private characters."""
     return "".join(
@@ -95,6 +82,13 @@ def points(estimate: Estimate) -> str:
     return f"{rounded:+.1f}" if rounded else "0.0"
 
 
+def p_text(p: float | None) -> str:
+    """Write a p value with three decimals."""
+    if p is None:
+        return NOTHING
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def cell_texts(cell: Cell) -> tuple[str, str]:
     """Return what a cell shows large, and what it shows small."""
     if cell.status is Status.ABSENT:
@@ -107,6 +101,21 @@ def cell_texts(cell: Cell) -> tuple[str, str]:
     return (percent(cell.value) + mark, interval(cell.low, cell.high))
 
 
+def rank_text(cell: Cell) -> str:
+    """Return the range of a cell's rank, ``""`` if it has none."""
+    if cell.rank is None:
+        return ""
+    best, worst = cell.rank
+    return f"rank {best}" if best == worst else f"rank {best}{NOTHING}{worst}"
+
+
+def delta_text(cell: Cell) -> str:
+    """Return a cell's difference to its text-only sibling with Holm's p, ``""`` if it has none."""
+    if cell.delta is None or cell.delta.difference is None:
+        return ""
+    return f"\u0394 {points(cell.delta.difference)} (p {p_text(cell.delta.adjusted)})"
+
+
 def mode_text(row: Row) -> str:
     """Return the mode of a row, or ``baseline``."""
     return "baseline" if row.mode is None else row.mode.value
@@ -115,6 +124,11 @@ def mode_text(row: Row) -> str:
 def size_text(column: Column) -> str:
     """Return how many samples in how many clusters a column has."""
     return f"n {column.n} in {column.clusters}"
+
+
+def detectable_text(column: Column) -> str:
+    """Return the smallest detectable difference of a column, ``""`` if nothing is compared."""
+    return "" if column.detectable is None else f"MDE {percent(column.detectable)}"
 
 
 def remarks(board: Board) -> tuple[str, ...]:
@@ -126,96 +140,3 @@ def remarks(board: Board) -> tuple[str, ...]:
                 gathered.setdefault((row.label, mode_text(row), cell.note), []).append(column.title)
     marked = [f"† {label}, {mode}: {note} ({', '.join(titles)})" for (label, mode, note), titles in gathered.items()]
     return tuple(clean(text) for text in (*board.notes, *marked))
-
-
-def further_tables(board: Board) -> tuple[TextTable, ...]:
-    """Return the tables below the main one; tables without rows are left out."""
-    tables = (_paired(board), _outcomes(board), _tools(board), _costs(board), _protocols(board))
-    return tuple(table for table in tables if table.rows)
-
-
-def _table(title: str, note: str, header: Sequence[str], rows: Sequence[Sequence[str]], words: int) -> TextTable:
-    return TextTable(title, note, tuple(header), tuple(tuple(clean(text) for text in row) for row in rows), words)
-
-
-def _paired(board: Board) -> TextTable:
-    rows = []
-    for one in board.comparisons:
-        if one.difference is None:
-            rows.append((one.label, one.title, one.metric, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, one.note))
-            continue
-        delta = one.difference
-        counts = (str(delta.n), str(delta.clusters), str(one.dropped))
-        rows.append(
-            (one.label, one.title, one.metric, points(delta), interval(delta.low, delta.high), *counts, one.note)
-        )
-    header = ("checkpoint", "benchmark", "metric", "difference", "95 % interval", "n", "clusters", "dropped", "remark")
-    return _table(PAIRED_TITLE, PAIRED_NOTE, header, rows, 3)
-
-
-def _outcomes(board: Board) -> TextTable:
-    rows = [
-        (
-            row.label,
-            mode_text(row),
-            *(str(row.outcomes[name]) for name in OUTCOME_NAMES),
-            str(sum(row.outcomes.values())),
-        )
-        for row in board.rows
-        if row.outcomes
-    ]
-    return _table(OUTCOME_TITLE, OUTCOME_NOTE, ("checkpoint", "mode", *OUTCOME_NAMES, "n"), rows, 2)
-
-
-def _tools(board: Board) -> TextTable:
-    rows = []
-    for row in board.rows:
-        for title, tools in row.tools.items():
-            errors = sorted(tools.errors.items(), key=lambda pair: (-pair[1], pair[0]))
-            rows.append(
-                (
-                    row.label,
-                    title,
-                    str(tools.calls),
-                    f"{tools.calls_per_attempt:.2f}",
-                    percent(tools.success_share),
-                    percent(tools.using_share),
-                    ", ".join(f"{code} {count}" for code, count in errors) or NOTHING,
-                    tools.verdict,
-                )
-            )
-    header = ("checkpoint", "benchmark", "calls", "calls per attempt", "succeeding %", "attempts using %")
-    return _table("Tool health", TOOL_NOTE, (*header, "errors", "verdict"), rows, 2)
-
-
-def _costs(board: Board) -> TextTable:
-    rows = [
-        (
-            row.label,
-            mode_text(row),
-            f"{row.cost.seconds:.2f}",
-            f"{row.cost.frames:.1f}",
-            f"{row.cost.visual_tokens:.0f}",
-            f"{row.cost.new_tokens:.1f}",
-            f"{row.cost.turns:.2f}",
-            str(row.cost.attempts),
-        )
-        for row in board.rows
-        if row.cost is not None
-    ]
-    header = ("checkpoint", "mode", "seconds", "frames", "visual tokens", "new tokens", "turns", "attempts")
-    return _table("Cost", COST_NOTE, header, rows, 2)
-
-
-def _protocols(board: Board) -> TextTable:
-    rows = []
-    for row in board.rows:
-        by_hash: dict[str, list[str]] = {}
-        for title, value in row.protocols.items():
-            by_hash.setdefault(value, []).append(title)
-        runs = ", ".join(sorted({run for cell in row.cells for run in cell.runs}))
-        rows += [
-            (row.label, mode_text(row), row.badge, value, ", ".join(titles), runs) for value, titles in by_hash.items()
-        ]
-    note = "Equal hashes mean equal recipes. The whole recipe is in each run's manifest."
-    return _table("Protocols", note, ("checkpoint", "mode", "protocol", "hash", "benchmarks", "runs"), rows, 6)

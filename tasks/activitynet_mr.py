@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from vital_eval.sample import Sample
+from vital_eval.span import Window
 
 from .annotations import checked
-from .moment_retrieval import MomentRetrieval, captioned_moments
+from .moment_retrieval import MomentRetrieval, captioned_moments, captioned_training_moments
 
 
 class ActivityNetMR(MomentRetrieval):
@@ -24,3 +25,7 @@ class ActivityNetMR(MomentRetrieval):
     def samples(self, folder: Path) -> tuple[Sample, ...]:
         """Read the val_2 queries."""
         return checked(captioned_moments(folder / "val_2.json", self.name), folder)
+
+    def training_moments(self, folder: Path) -> tuple[tuple[Window, float], ...]:
+        """Read the windows of the training split, if ``train.json`` lies beside the test file."""
+        return captioned_training_moments(folder / "train.json")

@@ -30,6 +30,7 @@ class LongVideoReason(MultipleChoice):
     title: ClassVar[str] = "LongVideo-Reason"
     metrics: ClassVar[tuple[Metric, ...]] = (Metric("Accuracy", "accuracy", "right letter; NVlabs/Long-RL eval"),)
     primary: ClassVar[str] = "Accuracy"
+    scorer_version: ClassVar[int] = 2
     digits: ClassVar[int] = 1
 
     def annotation_files(self) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ class MomentRetrieval(Task):
         Metric("R1@0.7", "r1@0.7", "share of queries with IoU >= 0.7"),
     )
     primary: ClassVar[str] = "mIoU"
+    scorer_version: ClassVar[int] = 2
 
     def answer_kind(self, sample: Sample) -> AnswerKind:
         """Ask for one span."""
@@ -50,6 +51,18 @@ class MomentRetrieval(Task):
 def first_span_iou(answer: Answer | None, windows: tuple[Window, ...]) -> float:
     """Return the best hull IoU of the answer's first span, 0 without one."""
     return best_hull_iou(answer.spans[0].as_window(), windows) if answer and answer.spans else 0.0
+
+
+def captioned_training_moments(path: Path) -> tuple[tuple[Window, float], ...]:
+    """Return every window of a training file in the form of :func:`captioned_moments`, with its video's duration.
+
+    Empty if the file is not there: it serves a baseline only.
+    """
+    if not path.is_file():
+        return ()
+    return tuple(
+        (window, entry.duration()) for _, entry in read_mapping(path) for window in entry.windows("timestamps")
+    )
 
 
 def captioned_moments(path: Path, task: str) -> Iterator[Sample]:

@@ -41,6 +41,7 @@ class NExTGQA(Task):
         Metric("mIoU (set)", "iou-set", "IoU with the union of all segments; src_eval of OpenGVLab/VideoChat-R1"),
     )
     primary: ClassVar[str] = "Acc@GQA"
+    scorer_version: ClassVar[int] = 2
     broken_down: ClassVar[tuple[str, ...]] = ("Acc@GQA", "mIoP", "mIoU", "Accuracy")
 
     def annotation_files(self) -> tuple[str, ...]:

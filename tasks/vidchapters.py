@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import ClassVar
 
 from vital_eval.sample import Sample, Target
+from vital_eval.span import Window
 
 from .annotations import Record, checked, read_lines, video_path
 from .moment_retrieval import MomentRetrieval
 
 _FILE = "chapters_vmr_test.json"
+_TRAINING_FILE = "chapters_vmr_train.json"
+#: The training split holds millions of chapters; so many videos, the first ones of the file, settle a prior.
+_TRAINING_VIDEOS = 20_000
 _YOUTUBE_ID_LENGTH = 11
 
 
@@ -31,6 +36,15 @@ class VidChapters(MomentRetrieval):
     def samples(self, folder: Path) -> tuple[Sample, ...]:
         """Read the test chapters."""
         return checked(self._chapters(folder), folder)
+
+    def training_moments(self, folder: Path) -> tuple[tuple[Window, float], ...]:
+        """Read the windows of the first training videos, if the converter's training file lies beside the test file."""
+        path = folder / _TRAINING_FILE
+        if not path.is_file():
+            return ()
+        # A row of the training file is a whole video: "query" and "relevant_windows" are lists of equal length.
+        rows = islice(read_lines(path), _TRAINING_VIDEOS)
+        return tuple((window, row.duration()) for row in rows for window in row.windows("relevant_windows"))
 
     def _chapters(self, folder: Path) -> Iterator[Sample]:
         for row in read_lines(folder / _FILE):

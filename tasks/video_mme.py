@@ -1,4 +1,4 @@
-"""Video-MME: multiple choice on short, medium and long videos, without subtitles."""
+"""Video-MME: multiple choice on short, medium and long videos, with or without subtitles."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from .annotations import Record, checked, read_hub_rows, video_path
 from .multiple_choice import MultipleChoice, accuracy
 
 _BUCKETS = ("short", "medium", "long")
-_SOURCE = "Video-MME, without subtitles"
+_SOURCE = "Video-MME"
 
 
 class VideoMME(MultipleChoice):
-    """Video-MME test: the hub's table; ``duration`` there is a bucket, so the length comes from the video itself."""
+    """Video-MME test: the hub's table; ``duration`` there is a bucket, so the length comes from the video itself.
+
+    Subtitles lie in ``subtitle/<videoID>.srt`` beside the table; not every video has them.
+    """
 
     name: ClassVar[str] = "video_mme"
     title: ClassVar[str] = "Video-MME"
@@ -25,6 +28,7 @@ class VideoMME(MultipleChoice):
         *(Metric(bucket.capitalize(), bucket, f"accuracy on {bucket} videos; {_SOURCE}") for bucket in _BUCKETS),
     )
     primary: ClassVar[str] = "Accuracy"
+    scorer_version: ClassVar[int] = 2
 
     def annotation_files(self) -> tuple[str, ...]:
         """Return the two forms of the hub's test table; the first that is there is read."""
@@ -39,6 +43,10 @@ class VideoMME(MultipleChoice):
         value = accuracy(answer, sample)
         own = sample.attributes["duration_category"]
         return {"accuracy": value} | {bucket: value if bucket == own else None for bucket in _BUCKETS}
+
+    def subtitles(self, sample: Sample) -> str:
+        """Return where the hub's archive of subtitles has the file of this video."""
+        return f"subtitle/{sample.cluster}.srt"
 
     def _question(self, row: Record) -> Sample:
         bucket, video = row.text("duration"), row.text("videoID")

@@ -44,6 +44,7 @@ class VideoMMMU(Task):
         Metric("Adaptation", "adaptation", f"accuracy in this track; {_SOURCE}"),
     )
     primary: ClassVar[str] = "Overall"
+    scorer_version: ClassVar[int] = 2
     gain_metric: ClassVar[str] = "Adaptation"
 
     def annotation_files(self) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from vital_eval.presets import preset
 from vital_eval.protocol import Mode, Protocol, View
 from vital_eval.sample import Sample, Target
 from vital_eval.span import Span
+from vital_eval.subtitles import SubtitleError, SubtitleLine
 from vital_eval.task import AnswerKind
 from vital_eval.toolbox import GetVideoClipFrame
 from vital_eval.trajectory import StopReason, Trajectory
@@ -121,14 +122,14 @@ def test_no_system_message_without_text() -> None:
     assert len(engine.requests[0].conversation) == 1
 
 
-@pytest.mark.parametrize("mode", [Mode.DIRECT, Mode.COT])
+@pytest.mark.parametrize("mode", [Mode.BLIND, Mode.DIRECT, Mode.COT])
 def test_a_call_without_tools_is_not_carried_out(mode: Mode) -> None:
     footage = FakeFootage()
     trajectory, engine = play(CALL, mode, footage)
     assert trajectory.stop is StopReason.NO_ANSWER
     assert trajectory.turns[0].anomalies == ("call-without-tools",)
     assert not trajectory.tool_calls
-    assert len(footage.reads) == 1
+    assert len(footage.reads) == (0 if mode is Mode.BLIND else 1)
     assert engine.requests[0].stop == ("</answer>",)
 
 
@@ -362,3 +363,126 @@ def test_a_repeated_tag_takes_no_time(tag: str) -> None:
     started = time.perf_counter()
     play("", engine=ScriptedEngine(turns(tag * 20_000), obeys_limit=False))
     assert time.perf_counter() - started < 1.0
+
+
+def user_parts(engine: ScriptedEngine) -> tuple[TextPart | VideoPart, ...]:
+    user = engine.requests[0].conversation[-1]
+    assert isinstance(user, Message)
+    return user.parts
+
+
+async def refuse_to_open() -> Footage:
+    raise MediaError("missing", "no video at all")
+
+
+def test_blind_asks_the_direct_question_and_opens_no_video() -> None:
+    footage = FakeFootage()
+    footage.open = refuse_to_open  # type: ignore[method-assign]
+    trajectory, engine = play(ANSWER, Mode.BLIND, footage)
+    assert trajectory.stop is StopReason.ANSWERED
+    assert trajectory.frame_times == ()
+    assert trajectory.duration == DURATION
+    (asked,) = user_parts(engine)
+    _, direct = play(ANSWER, Mode.DIRECT)
+    assert asked == user_parts(direct)[1]
+    assert engine.requests[0].conversation[0].parts == direct.requests[0].conversation[0].parts  # type: ignore[union-attr]
+    assert trajectory.turns[0].visual_tokens == 0
+    # The control: the same missing video fails a run that shows it.
+    assert play(ANSWER, Mode.DIRECT, footage)[0].stop is StopReason.MEDIA_FAILED
+
+
+def test_blind_opens_a_video_of_unknown_length_but_decodes_nothing() -> None:
+    sample = dataclasses.replace(SAMPLE, duration=None)
+    footage = FakeFootage(12.0)
+    trajectory, engine = play(ANSWER, Mode.BLIND, footage, sample)
+    assert trajectory.duration == 12.0
+    assert footage.reads == []
+    (asked,) = user_parts(engine)
+    assert isinstance(asked, TextPart)
+    assert "12.00 seconds" in asked.text
+    footage.open = refuse_to_open  # type: ignore[method-assign]
+    assert play(ANSWER, Mode.BLIND, footage, sample)[0].stop is StopReason.MEDIA_FAILED
+
+
+def test_blind_keeps_the_image_that_belongs_to_the_question() -> None:
+    sample = dataclasses.replace(SAMPLE, ends_with_question_image=True)
+    footage = FakeFootage()
+    trajectory, engine = play(ANSWER, Mode.BLIND, footage, sample)
+    assert trajectory.stop is StopReason.ANSWERED
+    assert trajectory.frame_times == (DURATION - 0.5,)
+    image, asked = user_parts(engine)
+    assert isinstance(image, VideoPart)
+    assert image.clip.timestamps == (DURATION - 0.5,)
+    assert isinstance(asked, TextPart)
+    assert [view for _, view in footage.reads] == [attempt(Mode.BLIND).protocol.view]
+
+
+def test_blind_without_the_questions_image_is_media_failed() -> None:
+    footage = FakeFootage()
+
+    async def open_late() -> Footage:
+        async def read(span: Span | None, view: View) -> Clip:
+            return await footage.read(Span(1.0, 2.0), view)
+
+        return Footage(DURATION, DURATION, read)
+
+    footage.open = open_late  # type: ignore[method-assign]
+    sample = dataclasses.replace(SAMPLE, ends_with_question_image=True)
+    assert play(ANSWER, Mode.BLIND, footage, sample)[0].stop is StopReason.MEDIA_FAILED
+
+
+LINES = (
+    SubtitleLine(0.1, 0.4, "between two frames"),
+    SubtitleLine(1.0, 2.5, "it begins"),
+    SubtitleLine(19.4, 25.0, "it ends"),
+    SubtitleLine(30.0, 31.0, "after the video"),
+)
+
+
+def play_with_subtitles(
+    read: Callable[[], tuple[SubtitleLine, ...]] | None, mode: Mode = Mode.COT, *, wanted: bool = True
+) -> tuple[Trajectory, str]:
+    engine = ScriptedEngine(turns(ANSWER))
+    job = dataclasses.replace(attempt(mode, subtitles=wanted), subtitles=read)
+    trajectory = asyncio.run(run_episode(job, engine, FakeFootage().open))
+    text = user_parts(engine)[-1]
+    assert isinstance(text, TextPart)
+    return trajectory, text.text
+
+
+def test_subtitles_on_screen_in_the_frames_shown_stand_before_the_question() -> None:
+    trajectory, text = play_with_subtitles(lambda: LINES)
+    assert "[1.0 to 2.5] it begins\n[19.4 to 25.0] it ends\n" in text
+    assert "between two frames" not in text
+    assert "after the video" not in text
+    assert text.index("it ends") < text.index("a red circle")
+    assert trajectory.turns[0].anomalies == ()
+    # What follows the subtitles is the prompt of a run without.
+    _, plain = play_with_subtitles(lambda: LINES, wanted=False)
+    assert text.endswith(plain)
+    assert "subtitle" not in plain.lower()
+
+
+def test_no_subtitle_on_screen_means_no_word_of_subtitles() -> None:
+    trajectory, text = play_with_subtitles(lambda: LINES[:1])
+    assert "subtitle" not in text.lower()
+    assert trajectory.turns[0].anomalies == ()
+
+
+@pytest.mark.parametrize("code", ["subtitles-missing", "subtitles-unreadable"])
+def test_unusable_subtitles_are_counted_and_the_question_is_asked(code: str) -> None:
+    def fail() -> tuple[SubtitleLine, ...]:
+        raise SubtitleError(code)
+
+    trajectory, text = play_with_subtitles(fail)
+    assert trajectory.stop is StopReason.ANSWERED
+    assert trajectory.turns[0].anomalies == (code,)
+    assert "subtitle" not in text.lower()
+    assert play_with_subtitles(None)[0].turns[0].anomalies == ("subtitles-missing",)
+
+
+def test_too_many_subtitles_are_cut_and_counted() -> None:
+    flood = tuple(SubtitleLine(0.0, 20.0, f"{index} " + "x" * 400) for index in range(1_000))
+    trajectory, text = play_with_subtitles(lambda: flood)
+    assert trajectory.turns[0].anomalies == ("subtitles-cut",)
+    assert len(text) < 102_000

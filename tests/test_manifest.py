@@ -13,6 +13,7 @@ import pytest
 from vital_eval.engine import EngineInfo, FrameGeometry
 from vital_eval.errors import RunLogError
 from vital_eval.manifest import (
+    SCHEMA_VERSION,
     Entry,
     Manifest,
     differing,
@@ -44,7 +45,7 @@ def _manifest(**changes: Any) -> Manifest:
     fields: dict[str, Any] = {
         "label": "nano",
         "engine": EngineInfo("hf", "nano-1", "f1", FrameGeometry(32, 2), {"torch": "2.8", "dtype": "float32"}),
-        "entries": (_entry(Mode.DIRECT), _entry(Mode.COT), _entry(Mode.TOOL)),
+        "entries": tuple(_entry(mode) for mode in Mode),
         "created": "2026-01-02T03:04:05+00:00",
         "vital_eval": "0.1.0",
         "packages": {"numpy": "2"},
@@ -87,7 +88,7 @@ def test_circumstances_are_no_specification() -> None:
                 "engine.geometry",
             ),
         ),
-        ({"entries": (_entry(Mode.DIRECT), _entry(Mode.COT))}, ("entries.moments.tool",)),
+        ({"entries": (_entry(Mode.BLIND), _entry(Mode.DIRECT), _entry(Mode.COT))}, ("entries.moments.tool",)),
         (
             {"entries": tuple(_entry(mode, data_hash="d2", scorer_version=2) for mode in Mode)},
             tuple(
@@ -133,7 +134,7 @@ def test_unreadable_manifests_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RunLogError, match="no run in"):
         read_manifest(tmp_path)
     path = tmp_path / "manifest.json"
-    for text in ("{", "[]", "{}", '{"schema_version": 1}'):
+    for text in ("{", "[]", "{}", f'{{"schema_version": {SCHEMA_VERSION}}}'):
         path.write_text(text)
         with pytest.raises(RunLogError, match=r"cannot read|not a manifest"):
             read_manifest(tmp_path)

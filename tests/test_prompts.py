@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vital_eval.presets import PRESETS, preset
-from vital_eval.prompts import TOOL_TEXTS, render_system, render_tool_error, render_tool_result, render_user
+from vital_eval.prompts import (
+    TOOL_TEXTS,
+    render_subtitles,
+    render_system,
+    render_tool_error,
+    render_tool_result,
+    render_user,
+)
 from vital_eval.protocol import Mode
 from vital_eval.sample import Sample, Target
 from vital_eval.task import AnswerKind
@@ -50,6 +57,21 @@ def test_a_question_arrives_unchanged(question: str) -> None:
 def test_braces_in_a_question_are_not_fields() -> None:
     hostile = "{duration} {question} {answer_form} {0} {options}"
     assert render_user(TOOL_TEXTS, sample(hostile), AnswerKind.SPAN, 9.0, 1).count(hostile) == 1
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize("kind", AnswerKind)
+def test_no_text_speaks_of_subtitles_unless_they_are_given(name: str, mode: Mode, kind: AnswerKind) -> None:
+    texts = preset(name, mode, "video_mme").prompt
+    user = render_user(texts, sample(options=("red", "blue")), kind, 12.3456, 2)
+    assert "subtitle" not in (user + render_system(texts, ())).lower()
+
+
+def test_subtitles_stand_in_their_own_paragraph() -> None:
+    text = render_subtitles("[1.0 to 2.0] {lines} hello")
+    assert "subtitles" in text
+    assert text.endswith("[1.0 to 2.0] {lines} hello\n\n")
 
 
 def test_tool_texts() -> None:

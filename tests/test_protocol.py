@@ -15,6 +15,20 @@ from vital_eval.protocol import Mode, Protocol, Sampling, View, differing_fields
 TOOL = preset("vital", Mode.TOOL, "charades_sta")
 
 
+#: Hashes name the protocols of finished runs, so no change of the code may move them.
+HASHES = {
+    ("vital", "direct", "charades_sta"): "d76e9b9fb9e7",
+    ("vital", "cot", "charades_sta"): "4051306fcc0e",
+    ("vital", "tool", "charades_sta"): "b510ec880afb",
+    ("vital", "direct", "mmvu"): "0f7032e7beef",
+    ("vital", "cot", "mmvu"): "4bbc6fee686f",
+    ("vital", "tool", "mmvu"): "128d37c72d5b",
+    ("nano", "direct", "charades_sta"): "8e688902f56d",
+    ("nano", "cot", "charades_sta"): "34e0c7b1f674",
+    ("nano", "tool", "charades_sta"): "38d3d80aba06",
+}
+
+
 def through_json(protocol: Protocol) -> Protocol:
     return protocol_from_json(json.loads(json.dumps(protocol.to_json())))
 
@@ -27,6 +41,30 @@ def test_presets_round_trip_with_their_hash(name: str, mode: Mode) -> None:
     assert again == protocol
     assert again.hash == protocol.hash
     assert len(protocol.hash) == 12
+
+
+@pytest.mark.parametrize(("name", "mode", "task"), HASHES)
+def test_known_protocols_keep_their_hashes(name: str, mode: str, task: str) -> None:
+    assert preset(name, Mode(mode), task).hash == HASHES[name, mode, task]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_blind_differs_from_direct_in_nothing_that_is_said(name: str) -> None:
+    blind, direct = (preset(name, mode, "mmvu") for mode in (Mode.BLIND, Mode.DIRECT))
+    assert differing_fields(blind, direct) == ("mode",)
+    assert blind.hash != direct.hash
+    # So the direct texts must not speak of what only a direct run shows.
+    words = f"{blind.prompt.system} {blind.prompt.user}".lower()
+    assert not [word for word in ("frame", "shown", "watch", "see ", "look") if word in words]
+
+
+def test_blind_shows_nothing_else_either() -> None:
+    blind = preset("vital", Mode.BLIND, "mmvu")
+    with pytest.raises(ProtocolError, match="subtitles"):
+        dataclasses.replace(blind, subtitles=True)
+    with pytest.raises(ProtocolError, match="blind with tools"):
+        dataclasses.replace(blind, tools=TOOL.tools, max_tool_calls=1, max_turns=2)
+    assert next(iter(Mode)) is Mode.BLIND
 
 
 def test_the_label_is_not_part_of_the_hash_everything_else_is() -> None:

@@ -268,11 +268,20 @@ def test_a_real_limit_of_the_kernel(tmp_path: Path) -> None:
     assert len(read_run(tmp_path)[1]) == data.count(b"\n")
 
 
+def _say_and_sleep(started: Any) -> None:
+    started.set()
+    time.sleep(60)
+
+
 def test_a_forked_child_does_not_keep_the_run(tmp_path: Path) -> None:
     log = RunLog.open(tmp_path, _manifest())
-    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    forking = multiprocessing.get_context("fork")
+    started = forking.Event()
+    child = forking.Process(target=_say_and_sleep, args=(started,))
     child.start()
     try:
+        # A busy machine may let the parent come this far before the child has run at all.
+        assert started.wait(30)
         log.append(_record(0))
         log.close()
         with RunLog.open(tmp_path, _manifest()) as again:

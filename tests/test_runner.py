@@ -58,13 +58,13 @@ def test_a_complete_run(data_root: Path, tmp_path: Path) -> None:
     engine = ScriptedEngine(turns(CALL, ANSWER))
     tally, records = play(plan, engine, tmp_path / "run")
     assert tally.owed == 0
-    assert len(records) == plan.episodes == 24
+    assert len(records) == plan.episodes == 32
     tool = [record for record in records if record.mode is Mode.TOOL]
     assert all(record.outcome is Outcome.ANSWERED for record in tool)
     assert all(record.trajectory.tool_calls[0].succeeded for record in tool)
     assert all(record.trajectory.tool_calls[0].frame_times[0] == 1.0 for record in tool)
     assert {record.outcome for record in records if record.mode is Mode.COT} == {Outcome.UNPARSED}
-    assert len(engine.released) == 24
+    assert len(engine.released) == 32
     assert "tool calls ok 100%" in tally.describe(1.0)
 
 

@@ -14,6 +14,8 @@ Rules that decide a score, all of them deliberate:
 * The time limit is a guard against engines that hang. It counts the model's turns only (decoding has a limit of its
   own), and running into it is a failure of the machine, so that a busy one cannot turn into a wrong answer: what a
   model may write is bounded by tokens and turns.
+* In the blind mode the question comes without the video. The file is opened only where the annotation has no duration
+  (to state it) or the question's own image is the last frame (to show that one frame).
 * A bad video, a dead engine, a full context and a spent time limit are outcomes with a name, never exceptions.
 """
 
@@ -32,10 +34,11 @@ from vital_eval.engine import ContextOverflowError, Engine, GenerationRequest
 from vital_eval.errors import EngineError, MediaError
 from vital_eval.generation import FinishReason, Generation
 from vital_eval.parsing.turn import TurnParts, split_turn
-from vital_eval.prompts import render_system, render_tool_error, render_tool_result, render_user
+from vital_eval.prompts import render_subtitles, render_system, render_tool_error, render_tool_result, render_user
 from vital_eval.protocol import Mode, Protocol, View
 from vital_eval.sample import Sample
 from vital_eval.span import Span
+from vital_eval.subtitles import SubtitleError, SubtitleLine, on_screen, write_lines
 from vital_eval.task import AnswerKind
 from vital_eval.toolbox import Tool, ToolError, ToolLimits, ToolResult, called_name, run_call
 from vital_eval.trajectory import StopReason, ToolCall, Trajectory, Turn
@@ -84,6 +87,7 @@ class Attempt:
         protocol: how it is attempted.
         tools: the protocol's tools by name; empty unless its mode is ``tool``.
         number: which of several attempts at this sample; it moves the seeds.
+        subtitles: reads the subtitles of the video; ``None`` if there are none to give. Raises SubtitleError.
     """
 
     sample: Sample
@@ -91,6 +95,7 @@ class Attempt:
     protocol: Protocol
     tools: Mapping[str, Tool] = field(default_factory=dict)
     number: int = 0
+    subtitles: Callable[[], tuple[SubtitleLine, ...]] | None = None
 
     @property
     def episode(self) -> str:
@@ -148,19 +153,82 @@ async def run_episode(
     )
 
 
-def opening(attempt: Attempt, clip: Clip, duration: float) -> Conversation:
-    """Return what the model is told first: instructions, the whole video, the question.
+async def open_video(attempt: Attempt, open_footage: OpenFootage) -> Footage | None:
+    """Open the sample's video, unless the model is to see nothing of it and its length is known.
+
+    Raises:
+        MediaError: if it has to be opened and cannot be.
+    """
+    sample = attempt.sample
+    blind = attempt.protocol.mode is Mode.BLIND
+    if blind and sample.duration is not None and not sample.ends_with_question_image:
+        return None
+    return await open_footage()
+
+
+def told_duration(sample: Sample, footage: Footage | None) -> float:
+    """Return the length in seconds that the model is told: the annotated one where there is one, else the file's."""
+    if sample.duration is None and footage is not None:
+        return footage.duration
+    return sample.duration or 0.0
+
+
+async def frames_to_show(attempt: Attempt, footage: Footage | None) -> Clip | None:
+    """Decode what is shown with the question.
+
+    Returns:
+        The whole video under the protocol's view; in the blind mode the question's own image where the sample has one,
+        else ``None``.
+
+    Raises:
+        MediaError: if frames cannot be read, or the last frame is not among them although the question needs it.
+    """
+    sample, view = attempt.sample, attempt.protocol.view
+    blind = attempt.protocol.mode is Mode.BLIND
+    if footage is None or (blind and not sample.ends_with_question_image):
+        return None
+    last = footage.last_frame
+    clip = await footage.read(Span(last, last + _SAME_FRAME_SECONDS) if blind else None, view)
+    if sample.ends_with_question_image and abs(clip.timestamps[-1] - last) > _SAME_FRAME_SECONDS:
+        raise MediaError("unreadable", f"the last frame of {sample.video}, which holds the question, was not decoded")
+    return clip
+
+
+async def subtitles_to_show(attempt: Attempt, clip: Clip | None) -> tuple[str, tuple[str, ...]]:
+    """Read the subtitles that are on screen in the frames shown.
+
+    Returns:
+        Their lines as text, ``""`` without any, and what was odd: ``subtitles-missing``, ``subtitles-unreadable`` (the
+        sample is asked without) or ``subtitles-cut``.
+    """
+    if not attempt.protocol.subtitles or clip is None:
+        return "", ()
+    if attempt.subtitles is None:
+        return "", ("subtitles-missing",)
+    try:
+        lines = await asyncio.to_thread(attempt.subtitles)
+    except SubtitleError as error:
+        return "", (error.code,)
+    text, whole = write_lines(on_screen(lines, clip.timestamps))
+    return text, () if whole else ("subtitles-cut",)
+
+
+def opening(attempt: Attempt, clip: Clip | None, duration: float, subtitles: str = "") -> Conversation:
+    """Return what the model is told first: instructions, what it is shown, the question.
 
     Args:
         attempt: sample, protocol and tools.
-        clip: the whole video under the protocol's view.
+        clip: the whole video under the protocol's view; ``None`` shows nothing (see :func:`frames_to_show`).
         duration: length of the video in seconds, as the model is told.
+        subtitles: lines that are on screen in the clip, ``""`` without any.
     """
     protocol = attempt.protocol
     schemas = tuple(json.dumps(tool.schema()) for tool in attempt.tools.values())
     system = render_system(protocol.prompt, schemas)
     user = render_user(protocol.prompt, attempt.sample, attempt.kind, duration, protocol.max_tool_calls)
-    question = Message("user", (VideoPart(clip), TextPart(user)))
+    if subtitles:
+        user = render_subtitles(subtitles) + user
+    question = Message("user", (TextPart(user),) if clip is None else (VideoPart(clip), TextPart(user)))
     if not system:
         return (question,)
     return (Message("system", (TextPart(system),)), question)
@@ -176,28 +244,27 @@ class _Loop:
         self.answer: str | None = None
         self.frame_times: tuple[float, ...] = ()
         self.duration = attempt.sample.duration or 0.0
+        self.odd: tuple[str, ...] = ()
         self.seconds_left = attempt.protocol.max_seconds
 
     async def play(self, open_footage: OpenFootage) -> StopReason:
         """Run turns until one of them ends the episode."""
-        protocol, sample = self.attempt.protocol, self.attempt.sample
-        footage = await open_footage()
-        self.duration = footage.duration if sample.duration is None else sample.duration
-        clip = await footage.read(None, protocol.view)
-        self.frame_times = clip.timestamps
-        if sample.ends_with_question_image and abs(clip.timestamps[-1] - footage.last_frame) > _SAME_FRAME_SECONDS:
-            raise MediaError(
-                "unreadable", f"the last frame of {sample.video}, which holds the question, was not decoded"
-            )
-        conversation = opening(self.attempt, clip, self.duration)
+        protocol = self.attempt.protocol
+        footage = await open_video(self.attempt, open_footage)
+        self.duration = told_duration(self.attempt.sample, footage)
+        clip = await frames_to_show(self.attempt, footage)
+        self.frame_times = () if clip is None else clip.timestamps
+        subtitles, self.odd = await subtitles_to_show(self.attempt, clip)
+        conversation = opening(self.attempt, clip, self.duration, subtitles)
         for turn in range(protocol.max_turns):
             last = turn == protocol.max_turns - 1
             generation = await self._generate(conversation, turn)
             parts, anomalies = self._read(generation)
-            if parts.tool_call is None or not self.attempt.tools or (last and parts.answer is not None):
+            call_text, answered = parts.tool_call, last and parts.answer is not None
+            if call_text is None or footage is None or not self.attempt.tools or answered:
                 self._keep(generation, None, anomalies)
                 return self._finish(parts, generation)
-            call, result = await self._call(parts.tool_call, footage, last=last)
+            call, result = await self._call(call_text, footage, last=last)
             self._keep(generation, call, anomalies)
             conversation += (AssistantTurn(generation), self._reply(call, result))
         return StopReason.MAX_TURNS
@@ -222,7 +289,7 @@ class _Loop:
 
     def _read(self, generation: Generation) -> tuple[TurnParts, tuple[str, ...]]:
         parts = split_turn(generation.text[:MAX_TURN_CHARACTERS])
-        anomalies = list(parts.anomalies)
+        anomalies = [*(self.odd if not self.turns else ()), *parts.anomalies]
         if len(generation.text) > MAX_TURN_CHARACTERS:
             anomalies.append("text-cut")
         if parts.tool_call is not None and not self.attempt.tools:

@@ -17,7 +17,7 @@ from vital_eval.protocol import Protocol, differing_fields, protocol_from_json
 from vital_eval.record import loads_strictly
 
 #: Raised when a field of the manifest or of a record changes its meaning.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 MANIFEST_NAME = "manifest.json"
 
@@ -34,6 +34,7 @@ class Entry:
         protocol: the whole recipe.
         data_hash: hash of the official annotation files that were read.
         samples: ``(id, cluster)`` of every sample owed, in the task's order; equal for all entries of a task.
+        tools: name of every tool offered to the hash of its schema, which the model is shown word for word.
     """
 
     task: str
@@ -43,6 +44,7 @@ class Entry:
     protocol: Protocol
     data_hash: str
     samples: tuple[tuple[str, str], ...]
+    tools: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
         """Refuse contradictions."""
@@ -146,6 +148,7 @@ def manifest_to_json(manifest: Manifest) -> dict[str, Any]:
                 "protocol_hash": entry.protocol.hash,
                 "protocol": entry.protocol.to_json(),
                 "data_hash": entry.data_hash,
+                "tools": dict(entry.tools),
             }
             for entry in manifest.entries
         ],
@@ -266,8 +269,9 @@ def _differing_fields(one: Entry, other: Entry) -> set[str]:
         for name in ("scorer_version", "primary", "data_hash", "samples")
         if getattr(one, name) != getattr(other, name)
     }
-    if dict(one.metrics) != dict(other.metrics):
-        found.add(f"{place}.metrics")
+    found |= {
+        f"{place}.{name}" for name in ("metrics", "tools") if dict(getattr(one, name)) != dict(getattr(other, name))
+    }
     return found | {f"{place}.protocol.{name}" for name in differing_fields(one.protocol, other.protocol)}
 
 
@@ -286,4 +290,5 @@ def _entry(data: Mapping[str, Any], samples: tuple[tuple[str, str], ...]) -> Ent
         protocol=protocol,
         data_hash=data["data_hash"],
         samples=samples,
+        tools=dict(data["tools"]),
     )

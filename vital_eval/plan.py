@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
+import json
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from vital_eval.manifest import Entry, Manifest
 from vital_eval.protocol import Protocol
 from vital_eval.record import Key
 from vital_eval.registry import Registries
+from vital_eval.subtitles import read_subtitles
 from vital_eval.toolbox import Tool
 
 #: Packages whose versions a manifest records.
@@ -70,11 +74,13 @@ class RunPlan:
         task = plan.data.task
         for sample in plan.data.samples:
             kind = task.answer_kind(sample)
+            name = task.subtitles(sample)
+            subtitles = None if name is None else partial(read_subtitles, plan.data.folder, name)
             for protocol in plan.protocols:
                 tools = {name: self.tools[name] for name in protocol.tools}
                 for number in range(self.attempts):
                     key = (task.name, protocol.hash, sample.id, number)
-                    yield key, Attempt(sample, kind, protocol, tools, number)
+                    yield key, Attempt(sample, kind, protocol, tools, number, subtitles)
 
 
 def make_plan(
@@ -95,10 +101,10 @@ def make_plan(
     for plan in tasks:
         for protocol in plan.protocols:
             registries.decoders.require(protocol.decoder)
-            if protocol.subtitles:
+            if protocol.subtitles and not _has_subtitles(plan.data):
                 raise ProtocolError(
-                    f"protocol {protocol.name} asks for subtitles, which no task here provides",
-                    "set subtitles to false",
+                    f"protocol {protocol.name} asks for subtitles, which task {plan.data.task.name} does not have",
+                    "leave the task out, or do without subtitles",
                 )
             if attempts > 1 and protocol.sampling.temperature == 0:
                 raise ProtocolError(
@@ -109,6 +115,11 @@ def make_plan(
                 if name not in tools:
                     tools[name] = registries.tools.load(name)()
     return RunPlan(tasks, tools, attempts, limit, shard)
+
+
+def _has_subtitles(data: TaskData) -> bool:
+    # A shard without samples refuses nothing.
+    return not data.samples or any(data.task.subtitles(sample) is not None for sample in data.samples)
 
 
 def make_manifest(plan: RunPlan, engine: EngineInfo, label: str) -> Manifest:
@@ -128,6 +139,7 @@ def make_manifest(plan: RunPlan, engine: EngineInfo, label: str) -> Manifest:
             protocol=protocol,
             data_hash=task_plan.data.data_hash,
             samples=tuple((sample.id, sample.cluster) for sample in task_plan.data.samples),
+            tools={name: _hash_schema(plan.tools[name]) for name in protocol.tools},
         )
         for task_plan in plan.tasks
         for protocol in task_plan.protocols
@@ -144,6 +156,11 @@ def make_manifest(plan: RunPlan, engine: EngineInfo, label: str) -> Manifest:
         packages=installed_packages(),
         git_commit=_git_commit(),
     )
+
+
+def _hash_schema(tool: Tool) -> str:
+    text = json.dumps(tool.schema(), sort_keys=True, ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def installed_packages() -> dict[str, str]:

@@ -49,6 +49,8 @@ class Preparation:
         samples: number of samples.
         videos: number of distinct videos they name.
         problems: videos that are missing, unreadable or of another length.
+        degenerate: ids of samples with an annotated span that does not start before it ends; they stay in n, and no
+            answer can score on that span.
         unused: files below ``videos/`` that no sample names.
         data_hash: hash of the annotation files.
         media_hash: hash over names, sizes and (unless fast) contents of the video files found.
@@ -59,6 +61,7 @@ class Preparation:
     samples: int
     videos: int
     problems: tuple[Problem, ...]
+    degenerate: tuple[str, ...]
     unused: tuple[str, ...]
     data_hash: str
     media_hash: str
@@ -78,6 +81,7 @@ class Preparation:
             "problems": [
                 {"video": p.video, "kind": p.kind, "detail": p.detail, "samples": p.samples} for p in self.problems
             ],
+            "degenerate": list(self.degenerate),
             "unused": list(self.unused),
             "data_hash": self.data_hash,
             "media_hash": self.media_hash,
@@ -135,6 +139,9 @@ async def check_task(
         samples=len(data.samples),
         videos=len(samples),
         problems=tuple(sorted(problems, key=lambda problem: (problem.kind, problem.video))),
+        degenerate=tuple(
+            sample.id for sample in data.samples if any(start >= end for start, end in sample.target.windows)
+        ),
         unused=_unused(data.videos, files.values()),
         data_hash=data.data_hash,
         media_hash=_media_hash(files, fast=fast),

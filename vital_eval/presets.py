@@ -44,8 +44,14 @@ _VITAL_VIEWS = {
 #: For tasks that the paper does not name: its long-video setting.
 _DEFAULT_VITAL_VIEW = (1_024, 224 * 224)
 
-_TEXTS = {Mode.DIRECT: DIRECT_TEXTS, Mode.COT: COT_TEXTS, Mode.TOOL: TOOL_TEXTS}
-_NANO_TEXTS = {Mode.DIRECT: NANO_DIRECT_TEXTS, Mode.COT: NANO_COT_TEXTS, Mode.TOOL: NANO_TOOL_TEXTS}
+#: A blind run is asked word for word as a direct one; see ``docs/decisions/0005-blind.md``.
+_TEXTS = {Mode.BLIND: DIRECT_TEXTS, Mode.DIRECT: DIRECT_TEXTS, Mode.COT: COT_TEXTS, Mode.TOOL: TOOL_TEXTS}
+_NANO_TEXTS = {
+    Mode.BLIND: NANO_DIRECT_TEXTS,
+    Mode.DIRECT: NANO_DIRECT_TEXTS,
+    Mode.COT: NANO_COT_TEXTS,
+    Mode.TOOL: NANO_TOOL_TEXTS,
+}
 
 #: 24 frames a view = 12 frame pairs of one visual token each.
 NANO_VIEW = View(fps=2.0, max_frames=24, min_pixels=32 * 32, max_pixels=32 * 32, clock=False)
@@ -56,7 +62,7 @@ def preset(name: str, mode: Mode, task: str) -> Protocol:
 
     Args:
         name: ``vital`` (the paper's settings) or ``nano``.
-        mode: how the model reasons; the three modes share frames, pixels and decoding.
+        mode: how the model is asked; all modes share frames, pixels and decoding, and blind shows no frames.
         task: registry name; only the frame settings of ``vital`` depend on it.
 
     Raises:

@@ -86,6 +86,20 @@ def render_user(texts: PromptTexts, sample: Sample, kind: AnswerKind, duration: 
     )
 
 
+#: Stands before the user message of a protocol with subtitles, and only there. It is not one of the texts above: these
+#: are hashed with every protocol, and runs without subtitles must keep their hashes.
+_SUBTITLES = "These subtitles are on screen in the frames, each with its seconds:\n{lines}\n\n"
+
+
+def render_subtitles(lines: str) -> str:
+    """Write what stands before the user message where subtitles are given.
+
+    Args:
+        lines: the subtitles, one a line.
+    """
+    return _fill(_SUBTITLES, lines=lines)
+
+
 def render_system(texts: PromptTexts, schemas: tuple[str, ...]) -> str:
     """Write the system message; ``schemas`` are the offered tools' JSON schemas, one line each."""
     return _fill(texts.system, tools="\n".join(schemas))

@@ -31,8 +31,12 @@ PROTOCOL_VERSION = 1
 
 
 class Mode(StrEnum):
-    """How the model is asked to reason."""
+    """How the model is asked, in the order in which tables show it.
 
+    ``blind`` is ``direct`` without the video: what the question alone gives away.
+    """
+
+    BLIND = "blind"
     DIRECT = "direct"
     COT = "cot"
     TOOL = "tool"
@@ -105,7 +109,7 @@ class Protocol:
         overrun_seconds: how far past the end of the video a tool call may reach and still be clamped.
         min_clip_seconds: shortest span a tool call may ask for.
         max_seconds: limit of the wall-clock time the model may take in one episode; decoding is limited apart.
-        subtitles: whether subtitles are given with the question.
+        subtitles: whether the subtitles that are on screen in the frames are given with the question.
         sampling: see :class:`Sampling`.
     """
 
@@ -132,6 +136,8 @@ class Protocol:
                 f"mode {self.mode} with tools {list(self.tools)} and {self.max_tool_calls} calls",
                 "the tool mode needs tools and a call budget; the other modes take neither",
             )
+        if self.mode is Mode.BLIND and self.subtitles:
+            raise ProtocolError("mode blind with subtitles", "the blind mode shows the question only; drop one of them")
         if self.max_turns < 1 or (uses_tools and self.max_turns < 2):
             raise ProtocolError(f"{self.max_turns} turns in mode {self.mode}", "a tool call needs a turn to answer in")
         if self.overrun_seconds < 0 or self.min_clip_seconds < 0 or not self.max_seconds > 0:

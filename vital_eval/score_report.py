@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from vital_eval.breakdowns import Part
 from vital_eval.errors import DataError
 from vital_eval.predictions import summarise_faults
 from vital_eval.score import ANSWERED, Scored, breakdown, figure, metric_values
 from vital_eval.statistics.gains import relative_gain
 from vital_eval.statistics.means import Estimate
-from vital_eval.task import Metric
+from vital_eval.task import AnswerKind, Metric
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,9 @@ class ScoreReport:
         figures: one per metric of the task, in its order.
         baselines: name of a trivial answerer to metric name to its estimate on the same samples.
         gain: relative gain of the task's gain metric over a question-only file, if one was given.
+        judge: one line that names the judge of the open answers, ``""`` if none was asked.
+        judged: metric name to its estimate with the judge's verdicts, for metrics that open answers enter; ``None``
+            while answers wait for a verdict.
     """
 
     scored: Scored
@@ -50,6 +55,8 @@ class ScoreReport:
     figures: tuple[Figure, ...]
     baselines: Mapping[str, Mapping[str, Estimate]]
     gain: Estimate | None
+    judge: str = ""
+    judged: Mapping[str, Estimate] | None = None
 
 
 def make_report(
@@ -76,6 +83,25 @@ def make_report(
         baselines=baselines,
         gain=None if question_only is None else _gain(scored, question_only),
     )
+
+
+def with_judge(report: ScoreReport, judge: str, judged: Scored | None) -> ScoreReport:
+    """Return the report with the judged figures beside the rules'.
+
+    Args:
+        report: the figures by the rules.
+        judge: one line that names the judge.
+        judged: the scored file with its verdicts, ``None`` while some are missing.
+    """
+    figures = None
+    if judged is not None:
+        opened = np.array([judged.task.answer_kind(sample) is AnswerKind.OPEN for sample in judged.samples], dtype=bool)
+        figures = {
+            metric.name: figure(judged, metric)
+            for metric in judged.task.metrics
+            if not np.isnan(judged.columns[metric.score][opened]).all()
+        }
+    return dataclasses.replace(report, judge=judge, judged=figures)
 
 
 def _figure(scored: Scored, metric: Metric) -> Figure:
@@ -132,6 +158,8 @@ def report_to_json(report: ScoreReport, predictions: str) -> dict[str, Any]:
             name: {metric: _percent(value) for metric, value in metrics.items()}
             for name, metrics in report.baselines.items()
         },
+        "judge": report.judge or None,
+        "judged": None if report.judged is None else {name: _percent(each) for name, each in report.judged.items()},
         "gain": None if report.gain is None else {"metric": task.gain_metric, **_percent(report.gain)},
     }
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.toy_world import ANSWER, TASK, run_arguments, write_data_root
+from tests.tasks.official_forms import video_mme
+from tests.toy_world import ANSWER, TASK, run_arguments, write_data_root, write_video
 from vital_eval.cli.main import main
 from vital_eval.presets import preset
 from vital_eval.protocol import Mode
@@ -52,15 +53,15 @@ def test_a_run_from_start_to_summary(world: Path, capsys: pytest.CaptureFixture[
     assert main(run_arguments(world, out)) == 0
     told = capsys.readouterr()
     assert "charades_sta" in told.out
-    assert "24/24 episodes" in told.err
+    assert "32/32 episodes" in told.err
     summary = json.loads((out / "summary.json").read_text())
     assert summary["complete"]
-    assert [cell["mode"] for cell in summary["cells"]] == ["direct", "cot", "tool"]
-    assert set(summary["baselines"][TASK]) == {"whole video", "random"}
+    assert [cell["mode"] for cell in summary["cells"]] == ["blind", "direct", "cot", "tool"]
+    assert set(summary["baselines"][TASK]) == {"whole video", "centre span", "random"}
     before = (out / "summary.json").read_bytes()
     assert main(run_arguments(world, out)) == 0
     assert (out / "summary.json").read_bytes() == before
-    assert lines_of(out) == 24
+    assert lines_of(out) == 32
 
 
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
@@ -79,11 +80,11 @@ def test_killed_or_interrupted_then_resumed_is_the_same(world: Path, kill: signa
         assert "Traceback" not in errors
     else:
         assert process.returncode == -signal.SIGKILL
-    assert 3 <= lines_of(broken) < 24
+    assert 3 <= lines_of(broken) < 32
     assert not (broken / "summary.json").exists()
     assert main(run_arguments(world, broken, "--concurrency", "2")) == 0
     assert (broken / "summary.json").read_bytes() == (whole / "summary.json").read_bytes()
-    assert len(read_run(broken)[1]) == 24
+    assert len(read_run(broken)[1]) == 32
 
 
 def test_missing_video_leaves_samples_owed_and_says_why(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,6 +123,7 @@ def test_another_specification_is_refused_and_named(world: Path, capsys: pytest.
         (("--tasks", "mmvu"), "mmvu has no folder"),
         (("--plugin", "/no/plugin.py"), "plugin file /no/plugin.py does not exist"),
         (("--protocol", "/no/protocol.json", "--modes", "cot"), "a protocol file says it all"),
+        (("--subtitles",), "subtitles, which task charades_sta does not have"),
         (("--config", "/no/run.toml"), "cannot read /no/run.toml"),
     ],
 )
@@ -151,6 +153,102 @@ def test_debug_shows_the_error_itself(world: Path) -> None:
 
     with pytest.raises(UnknownNameError):
         main([*run_arguments(world, world / "run", "--debug"), "--tasks", "nothing"])
+
+
+def test_blind_needs_no_video_where_the_duration_is_annotated(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    videos = world / "data" / TASK / "videos"
+    for path in videos.iterdir():
+        path.unlink()
+    out = world / "run"
+    blind = run_arguments(world, out, "--modes", "blind", turns=(ANSWER,))
+    assert main(blind) == 0
+    _, records = read_run(out)
+    assert len(records) == 8
+    assert {record.trajectory.frame_times for record in records} == {()}
+    assert {record.trajectory.turns[0].visual_tokens for record in records} == {0}
+    before = (out / "summary.json").read_bytes()
+    assert json.loads(before)["complete"]
+    assert main(blind) == 0
+    assert (out / "summary.json").read_bytes() == before
+    # The control: the direct question cannot do without.
+    assert main(run_arguments(world, world / "seen", "--modes", "direct", turns=(ANSWER,))) == 3
+    capsys.readouterr()
+    assert main(run_arguments(world, world / "shown", "--modes", "blind", "--show", "1")) == 0
+    told = capsys.readouterr().out
+    assert "The video is 6.00 seconds long." in told
+    assert "frames at" not in told
+
+
+def test_a_training_file_beside_the_test_file_gives_the_prior_span(
+    world: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training = world / "data" / TASK / "charades_train.json"
+    plain = world / "plain"
+    assert main(run_arguments(world, plain, "--modes", "blind")) == 0
+    content = {"T": {"duration": 10.0, "timestamps": [[2.0, 6.0]], "sentences": ["person sits."]}}
+    training.write_text(json.dumps(content))
+    fitted = world / "fitted"
+    assert main(run_arguments(world, fitted, "--modes", "blind")) == 0
+    one, other = (json.loads((run / "summary.json").read_text()) for run in (plain, fitted))
+    # [0.2, 0.6] of 6 seconds is [1.2, 3.6]; half of the queries are [0.5, 4], the others start at 1.
+    assert other["baselines"][TASK]["prior span"]["value"] > other["baselines"][TASK]["whole video"]["value"]
+    del other["baselines"][TASK]["prior span"]
+    assert one == other
+    assert read_run(plain)[0].entries[0].data_hash == read_run(fitted)[0].entries[0].data_hash
+    assert main(["rescore", str(fitted), "--data-root", str(world / "data")]) == 0
+    again = world / "fitted-rescored" / "summary.json"
+    assert again.read_bytes() == (fitted / "summary.json").read_bytes()
+    training.write_text("{")
+    capsys.readouterr()
+    assert main(run_arguments(world, world / "damaged", "--modes", "blind")) == 1
+    assert "charades_train.json is not JSON" in capsys.readouterr().err
+    assert not (world / "damaged").exists()
+
+
+def write_subtitled_world(root: Path) -> list[str]:
+    """Write a Video-MME folder with three videos, two of them with subtitles; return the arguments of a run."""
+    folder = root / "data" / "video_mme"
+    for number in range(3):
+        write_video(folder / "videos" / f"vid{number}.mp4")
+    video_mme(folder)
+    (folder / "subtitle").mkdir()
+    (folder / "subtitle" / "vid0.srt").write_text(
+        "1\n00:00:01,000 --> 00:00:02,000\nhello <|im_end|> there\n\n2\n00:01:00,000 --> 00:01:02,000\ntoo late\n"
+    )
+    (folder / "subtitle" / "vid1.srt").write_text("2\n00:01:00,000 --> 00:01:02,000\ntoo late\n")
+    arguments = run_arguments(root, root / "run", turns=("<think>x</think><answer>C</answer>",))
+    arguments[arguments.index("--tasks") + 1] = "video_mme"
+    return arguments
+
+
+def test_subtitles_from_file_to_prompt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = write_subtitled_world(tmp_path)
+    assert main([*arguments, "--subtitles", "--modes", "blind,cot"]) == 0
+    manifest, records = read_run(tmp_path / "run")
+    asked = {entry.protocol.mode: entry.protocol for entry in manifest.entries}
+    assert asked[Mode.COT].subtitles
+    assert asked[Mode.COT].name == "vital-cot-subtitles"
+    assert asked[Mode.BLIND].hash == preset("vital", Mode.BLIND, "video_mme").hash
+    odd = {(record.mode, record.sample_id): record.trajectory.turns[0].anomalies for record in records}
+    assert odd[Mode.COT, "002-1"] == ("subtitles-missing",)
+    assert {key for key, anomalies in odd.items() if anomalies} == {(Mode.COT, "002-1")}
+    capsys.readouterr()
+    assert main([*arguments, "--subtitles", "--modes", "cot", "--show", "3"]) == 0
+    told = capsys.readouterr().out
+    first, second, third = (part for part in told.split("===") if "video_mme 00" in part)
+    assert "[1.0 to 2.0] hello there\n\nThe video is 6.00" in first
+    assert "too late" not in told
+    assert "subtitle" not in second.partition("--- system")[2]
+    assert "[subtitles-missing]" in third
+    assert main([*arguments, "--modes", "cot", "--show", "3"]) == 0
+    assert "subtitle" not in capsys.readouterr().out.lower().replace("--subtitles", "")
+
+
+def test_subtitles_beside_a_protocol_file_are_refused(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = run_arguments(world, world / "run", "--protocol", "/no/protocol.json", "--subtitles")
+    del arguments[arguments.index("--preset") : arguments.index("--preset") + 2]
+    assert main(arguments) == 1
+    assert "a protocol file says it all" in capsys.readouterr().err
 
 
 def test_dry_run_prints_the_plan_and_touches_nothing(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -187,7 +285,7 @@ def test_limit_and_shards_mark_the_manifest(world: Path) -> None:
 def test_a_shard_may_be_empty(world: Path) -> None:
     for index in (1, 2):
         assert main(run_arguments(world, world / f"s{index}", "--limit", "1", "--shard", f"{index}/2")) == 0
-    assert sorted(lines_of(world / f"s{index}") for index in (1, 2)) == [0, 3]
+    assert sorted(lines_of(world / f"s{index}") for index in (1, 2)) == [0, 4]
 
 
 def test_dead_tools_are_said_loudly(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -236,7 +334,7 @@ def test_rescore_needs_no_video_and_agrees_with_the_run(world: Path, capsys: pyt
         path.unlink()
     arguments = ["rescore", str(run), "--data-root", str(world / "data")]
     assert main(arguments) == 0
-    assert "0 of 24 records changed" in capsys.readouterr().out
+    assert "0 of 32 records changed" in capsys.readouterr().out
     again = world / "run-rescored"
     assert (again / "summary.json").read_bytes() == (run / "summary.json").read_bytes()
     assert read_run(again)[1] == read_run(run)[1]
@@ -279,6 +377,7 @@ def test_prepare_finds_what_is_wrong(world: Path, capsys: pytest.CaptureFixture[
     (folder / "videos" / "extra.mp4").write_bytes(b"unused")
     annotations = json.loads((folder / "charades_test.json").read_text())
     annotations["V3"]["duration"] = 30.0
+    annotations["V0"]["timestamps"][1] = [5.0, 5.0]
     (folder / "charades_test.json").write_text(json.dumps(annotations))
     capsys.readouterr()
     assert main(["prepare", TASK, "--source", str(folder), "--fast"]) == 1
@@ -291,6 +390,8 @@ def test_prepare_finds_what_is_wrong(world: Path, capsys: pytest.CaptureFixture[
         "V3.mp4": "duration-mismatch",
     }
     assert found["unused"] == ["extra.mp4"]
+    assert (whole["degenerate"], found["degenerate"]) == ([], ["V0/1"])
+    assert "they stay in n): V0/1" in told.out
     assert found["data_hash"] != whole["data_hash"]
     assert found["media_hash"] != whole["media_hash"]
 
@@ -313,7 +414,7 @@ def test_rescore_from_inside_the_run(world: Path, monkeypatch: pytest.MonkeyPatc
     assert main(run_arguments(world, world / "run")) == 0
     monkeypatch.chdir(world / "run")
     assert main(["rescore", ".", "--data-root", str(world / "data")]) == 0
-    assert len(read_run(world / "run-rescored")[1]) == 24
+    assert len(read_run(world / "run-rescored")[1]) == 32
 
 
 def test_no_space_is_a_clear_line(
@@ -343,7 +444,7 @@ def test_shards_together_are_the_whole_run(world: Path, capsys: pytest.CaptureFi
     assert merged["baselines"] == whole["baselines"]
     manifest, records = read_run(world / "merged")
     assert manifest.shard is None
-    assert len(records) == 24
+    assert len(records) == 32
     capsys.readouterr()
     for wrong, complaint in (
         ([shards[0], world / "whole"], "not a shard"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.judge.server import MODEL, Server, completion, serve, verdict
 from tests.tasks.official_forms import WRITERS
 from vital_eval.cli.main import main
 from vital_eval.registry import Registry
@@ -118,3 +120,47 @@ def test_baselines_stand_beside_and_can_be_left_out(root, capsys) -> None:
     assert "whole video" in capsys.readouterr().out
     assert score(root, "vue_tr", {"0": []}, "--no-baselines") in (0, 3)
     assert "whole video" not in capsys.readouterr().out
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serve() as running:
+        yield running
+
+
+def judge(server: Server) -> tuple[str, ...]:
+    return ("--judge-endpoint", server.url, "--judge-model", "judge-1", "--no-baselines")
+
+
+def test_open_answers_go_to_the_judge_and_both_figures_are_shown(root, server, capsys) -> None:
+    (choice, opened) = Registry("task").load("mmvu")().samples(root / "mmvu")
+    content = {choice.id: {"answer": "D"}, opened.id: {"answer": "the camera pans"}}
+    server.script = lambda call, number: verdict(call.fields["answer"] != "zoom")
+    assert score(root, "mmvu", content, "--json", *judge(server)) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["metrics"]["Accuracy"]["percent"] == 50
+    assert data["judged"]["Accuracy"]["percent"] == 100
+    # Rules alone decide on letters; the metric that no open answer enters is not judged.
+    assert "MC accuracy" not in data["judged"]
+    assert MODEL in data["judge"]
+    calls = len(server.calls)
+    assert score(root, "mmvu", content, *judge(server)) == 0
+    told = capsys.readouterr().out
+    assert len(server.calls) == calls
+    assert "rules, then judge" in told
+    assert f"judge: {MODEL}" in told
+
+
+def test_a_judge_that_fails_withholds_the_judged_figures(root, server, capsys) -> None:
+    (choice, opened) = Registry("task").load("mmvu")().samples(root / "mmvu")
+    content = {choice.id: {"answer": "D"}, opened.id: {"answer": "the camera pans"}}
+    server.script = lambda call, number: completion("no json")
+    assert score(root, "mmvu", content, *judge(server)) == 3
+    told = capsys.readouterr()
+    assert "withheld" in told.out
+    assert "have no verdict" in told.err
+
+
+def test_a_judge_for_a_benchmark_without_open_questions_is_refused(root, server, capsys) -> None:
+    assert score(root, "video_mme", {"001-1": "A"}, *judge(server)) == 1
+    assert "has no open-ended questions" in capsys.readouterr().err

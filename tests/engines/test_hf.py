@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from vital_eval.engines.encode import Encoded
 from vital_eval.engines.hf import HFEngine, load_engine
 from vital_eval.errors import CheckpointError, EngineError
 from vital_eval.generation import Generation
+from vital_eval.protocol import Sampling
 
 from .tiny import make_clip, opening, request, turn, write_checkpoint
 
@@ -77,6 +79,26 @@ def test_batch_gives_the_same_tokens_as_one_by_one(folder: Path) -> None:
     together = _generate(folder, requests)
     alone = [_generate(folder, [entry])[0] for entry in requests]
     assert [entry.token_ids for entry in together] == [entry.token_ids for entry in alone]
+    assert len({entry.token_ids for entry in alone}) > 1, "rows that all say the same would prove nothing"
+
+
+def test_a_batch_without_any_video_gives_the_same_tokens_as_one_by_one(folder: Path) -> None:
+    questions = ("Which colour is seen first?", "How many shapes are seen in the whole video?", "When: red bar")
+    # A random model says one token for ever; the penalty makes what it says depend on its own prompt.
+    varied = Sampling(max_new_tokens=12, repetition_penalty=50.0)
+    requests = [
+        dataclasses.replace(request(opening(None, text), f"blind{index}"), sampling=varied)
+        for index, text in enumerate(questions)
+    ]
+    clip = make_clip(0.0, 9.0, 6, _factor(folder), 4)
+    seen = dataclasses.replace(request(opening(clip, questions[0]), "seen"), sampling=varied)
+    together = _generate(folder, requests)
+    alone = [_generate(folder, [entry])[0] for entry in requests]
+    mixed = _generate(folder, [*requests, seen])
+    assert [entry.token_ids for entry in together] == [entry.token_ids for entry in alone]
+    assert [entry.token_ids for entry in mixed[:3]] == [entry.token_ids for entry in alone]
+    assert all(entry.visual_tokens == 0 for entry in together)
+    assert mixed[3].visual_tokens > 0
     assert len({entry.token_ids for entry in alone}) > 1, "rows that all say the same would prove nothing"
 
 
@@ -162,8 +184,6 @@ def test_end_of_turn_token_is_not_doubled(folder: Path) -> None:
 
 def test_sampling_is_seeded_per_request_and_independent_of_the_batch(folder: Path) -> None:
     from dataclasses import replace
-
-    from vital_eval.protocol import Sampling
 
     warm = Sampling(max_new_tokens=8, temperature=1.0, top_p=0.9)
     base = request(opening(None), "a")
@@ -318,8 +338,6 @@ def test_older_file_layout_loads_the_same(folder: Path, tmp_path: Path) -> None:
 
 def test_repetition_penalty_applies_to_prompt_and_output(folder: Path) -> None:
     from dataclasses import replace
-
-    from vital_eval.protocol import Sampling
 
     plain = request(opening(None), "a", tokens=12)
     strong = replace(plain, sampling=Sampling(max_new_tokens=12, repetition_penalty=50.0), episode="b")

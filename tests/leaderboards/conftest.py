@@ -32,7 +32,7 @@ class RunSpec:
     label: str = "nano"
     fingerprint: str = "f1"
     tasks: Sequence[str] = ("charades_sta", "mmvu", "rextime")
-    modes: Sequence[Mode] = tuple(Mode)
+    modes: Sequence[Mode] = (Mode.DIRECT, Mode.COT, Mode.TOOL)
     samples: int = 12
     data_hash: str = "d1"
     limit: int | None = None

@@ -98,6 +98,18 @@ def test_shapes_and_colours_can_be_told_apart() -> None:
             assert np.abs(one.astype(int) - other).mean() > 2
 
 
+@pytest.mark.parametrize("name", ["charades_sta", "activitynet_mr", "vidchapters"])
+def test_training_annotations_are_of_other_videos(name: str, tmp_path: Path) -> None:
+    write_world(tmp_path, seed=5, per_task=1)
+    task = Registries().tasks.load(name)()
+    training = task.training_moments(tmp_path / name)
+    asked = {(sample.target.windows[0], sample.duration) for sample in task.samples(tmp_path / name)}
+    assert len(training) > 100
+    assert not asked & set(training)
+    assert all(0 <= window[0] < window[1] <= length + 1 for window, length in training)
+    assert len(list((tmp_path / name / "videos").iterdir())) == len({video for _, video in asked})
+
+
 def test_world_loads_through_the_eleven_official_loaders(tmp_path: Path) -> None:
     finished: list[str] = []
     write_world(tmp_path, seed=5, per_task=6, report=finished.append)

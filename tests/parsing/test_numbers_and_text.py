@@ -37,16 +37,58 @@ from vital_eval.task import Answer, Unparsed
         ("In frame 1 there are 4 chairs", 4, ("several-numbers",)),
         ("about 2-3", 3, ("several-numbers",)),
         ("4, yes 4", 4, ()),
+        ("two hundred", 200, ()),
+        ("a hundred and five", 105, ()),
+        ("two thousand three hundred and forty-five", 2345, ()),
+        ("two hundred and six thousand", 206000, ()),
+        ("nineteen hundred", 1900, ()),
+        ("two dozen", 24, ()),
+        ("seventy-five point five", 75.5, ()),
+        ("negative twenty-three", -23, ()),
+        ("three and a half", 3.5, ()),
+        ("minus two and a half", -2.5, ()),
+        ("2 million", 2e6, ()),
+        ("1/2", 0.5, ()),
+        ("-12 1/2", -12.5, ()),
+        ("4.5 m^2", 4.5, ()),
+        ("two or three", 3, ("several-numbers",)),
+        ("five and six", 6, ("several-numbers",)),
+        ("twenty-ten", 10, ("several-numbers",)),
     ],
 )
 def test_number(text, number, notes) -> None:
     assert parse_number(text) == Answer(text.strip(), number=number, notes=notes)
 
 
-@pytest.mark.parametrize("text", ["", "none", "B2", "nan", "inf", "1e999", "9" * 400])
+@pytest.mark.parametrize(
+    "text", ["", "none", "B2", "nan", "inf", "1e999", "9" * 400, "1,20", "1.200,5", "1_000", "0x10"]
+)
 def test_no_number(text) -> None:
     answer = parse_number(text)
     assert answer == Unparsed("no-number")
+
+
+_ONES = [
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
+]
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+
+
+def in_words(value: int) -> str:
+    if value < 20:
+        return _ONES[value]
+    if value < 100:
+        return _TENS[value // 10 - 2] + (f"-{_ONES[value % 10]}" if value % 10 else "")
+    scale, name = next(pair for pair in ((10**6, "million"), (1000, "thousand"), (100, "hundred")) if value >= pair[0])
+    rest = value % scale
+    return f"{in_words(value // scale)} {name}" + (f"{' and ' if rest < 100 else ' '}{in_words(rest)}" if rest else "")
+
+
+@given(st.integers(0, 999_999_999))
+@settings(max_examples=300, deadline=None)
+def test_every_whole_number_in_words_is_read(value: int) -> None:
+    assert parse_number(in_words(value)) == Answer(in_words(value), number=float(value))
 
 
 @given(st.text(max_size=100))

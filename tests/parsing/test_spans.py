@@ -32,6 +32,24 @@ ONE_SPAN = {
     "2 to 3 minutes": (120, 180),
     "1 min 30 s to 2 min": (90, 120),
     "from second 12.5 to second 20": (12.5, 20),
+    "00:01:12\u201300:01:30": (72, 90),
+    "between 1:12 and 1:30": (72, 90),
+    "1 minute 5 seconds to 2 minutes": (65, 120),
+    "from 12.5s until 20s": (12.5, 20),
+    "12.5 seconds to 20 seconds": (12.5, 20),
+    "It starts at 12.5s, and it ends at 20s": (12.5, 20),
+    '{"start_time": "12.5", "end_time": "20.0"}': (12.5, 20),
+    "Start: 12.5\nEnd: 20": (12.5, 20),
+    "**12.5** to **20**": (12.5, 20),
+    r"\boxed{12.5 - 20}": (12.5, 20),
+    "<12.5, 20>": (12.5, 20),
+    "12.5 --> 20": (12.5, 20),
+    "from 12.5 up to 20": (12.5, 20),
+    "from 1:12 min to 1:30 min": (72, 90),
+    "from 12.5 (sec) to 20 (sec)": (12.5, 20),
+    "from the 12.5-second mark to 20-second mark": (12.5, 20),
+    "\uff11\uff12\uff0e\uff15\uff5e\uff12\uff10": (12.5, 20),
+    "In frames 24 to 40, from 6.0 to 10.0": (6, 10),
     "I see 3 people. From 10.00 to 20.00": (10, 20),
     "From 1.00 to 116.00, by laying 2 of 3 towels": (1, 116),
     "It starts at 24.3s and ends at 30.4s": (24.3, 30.4),
@@ -69,6 +87,14 @@ def test_the_last_of_several_spans_is_taken_and_noted() -> None:
         ("12.5", "no-span"),
         ("I see 3 people and 4 dogs", "no-span"),
         ("2-3 people", "no-span"),
+        ("1:12", "no-span"),
+        ("frames 10 to 20", "no-span"),
+        ("2023-10-12", "no-span"),
+        ("01:30 - 01:10", "reversed-span"),
+        ('{"start": 20, "end": 10}', "reversed-span"),
+        ("starts at 20 and ends at 10", "reversed-span"),
+        ("[5, 5]", "zero-length-span"),
+        ("1:00 to 60 seconds", "zero-length-span"),
         ("nan to inf", "no-span"),
         ("-5 to 10", "no-span"),
         ("10 to 20%", "no-span"),
@@ -82,7 +108,14 @@ def test_no_usable_span_has_a_reason(text, reason) -> None:
 def test_several_spans_keep_their_order() -> None:
     answer = parse_spans("31.00 to 40.25, 12.50 to 20.00")
     assert [span.as_window() for span in answer.spans] == [(31, 40.25), (12.5, 20)]
-    assert [span.as_window() for span in parse_spans("[[1.0, 2.0], [3, 4]]").spans] == [(1, 2), (3, 4)]
+    for text in (
+        "[[1.0, 2.0], [3, 4]]",
+        "- 1 to 2\n- 3 to 4",
+        "1. 1-2\n2. 3-4",
+        "1 to 2 and 3 to 4",
+        "1\u20132 s; 3\u20134 s",
+    ):
+        assert [span.as_window() for span in parse_spans(text).spans] == [(1, 2), (3, 4)]
 
 
 def test_unusable_spans_among_several_are_noted() -> None:

@@ -24,6 +24,8 @@ from vital_eval.parsing.turn import TurnParts, split_turn
         ("<think>maybe <answer>A</answer></think>", None, None, ()),
         ("thought</think><answer>A</answer>", None, "A", ()),
         ("<answer>A</answer></think><answer>B</answer>", None, "B", ()),
+        ("<answer>1<think>no</think>2 to 30</answer>", None, "1 2 to 30", ()),
+        ("<ans<think></think>wer>A</answer>", None, None, ()),
         ("<tool_call>12 to 30 <answer>A</answer></tool_call>", "12 to 30 <answer>A</answer>", None, ()),
         ("<tool_call>12 to 30 <answer>A</answer>", None, None, ()),
         ("<tool_call>1</tool_call><tool_call>2</tool_call>", "1", None, ("several-tool-calls",)),
@@ -41,7 +43,10 @@ TAGS = ["<think>", "</think>", "<answer>", "</answer>", "<tool_call>", "</tool_c
 @settings(max_examples=150, deadline=None)
 def test_any_order_of_tags_is_read_without_raising(text) -> None:
     parts = split_turn(text)
-    assert parts.answer is None or (parts.answer in text and parts.answer == parts.answer.strip() != "")
+    if parts.answer is not None:
+        assert parts.answer == parts.answer.strip() != ""
+        # A thought may be cut out of an answer; what is left is never joined to something new.
+        assert all(piece in text for piece in parts.answer.split())
 
 
 @given(st.text(alphabet='abc 0123456789.{}":', max_size=40))

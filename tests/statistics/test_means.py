@@ -11,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from vital_eval.statistics.means import Estimate, estimate, nested_weights, paired_difference
+from vital_eval.statistics.means import (
+    Estimate,
+    clustered_mean,
+    estimate,
+    minimum_detectable,
+    nested_weights,
+    paired_difference,
+)
 
 
 def _plain(values: list[float], clusters: list[str]) -> Estimate:
@@ -219,3 +226,65 @@ def test_scores_between_0_and_1_that_never_vary_have_no_width() -> None:
     certain = estimate([1.0] * 8, [1 / 8] * 8, list("aabbccdd"))
     assert certain.low is not None
     assert certain.low < 1
+
+
+def _many() -> tuple[list[float], list[float], list[str], list[tuple[str, ...]]]:
+    generator = np.random.default_rng(9)
+    values, others = generator.random(300), generator.random(300)
+    clusters = [f"v{number}" for number in generator.integers(0, 40, 300)]
+    paths: list[tuple[str, ...]] = [("a",) if number else ("b", "c") for number in generator.integers(0, 3, 300)]
+    return values.tolist(), others.tolist(), clusters, paths
+
+
+def test_strata_and_pairs_have_no_order_and_no_names_either() -> None:
+    values, others, clusters, paths = _many()
+    weights = nested_weights(paths).tolist()
+    single = estimate(values, weights, clusters, paths)
+    pair = paired_difference(values, others, weights, clusters, paths)
+    order = np.random.default_rng(1).permutation(300)
+    v, o, w, c, p = ([column[index] for index in order] for column in (values, others, weights, clusters, paths))
+    renamed = [f"other {cluster}" for cluster in c]
+    assert nested_weights(p).tolist() == w
+    assert estimate(v, w, renamed, [("z", *path) for path in p]) == single
+    assert paired_difference(v, o, w, renamed, p) == pair
+
+
+def test_lists_and_arrays_give_the_same() -> None:
+    values, others, clusters, paths = _many()
+    weights = nested_weights(paths)
+    numbers = np.array([int(cluster[1:]) for cluster in clusters])
+    kinds = np.array([len(path) for path in paths])
+    assert estimate(np.array(values), weights, np.array(clusters), kinds) == estimate(
+        values, weights.tolist(), clusters, paths
+    )
+    assert paired_difference(np.array(values), np.array(others), weights, numbers) == paired_difference(
+        values, others, weights.tolist(), clusters
+    )
+
+
+def test_the_mean_is_exactly_rounded() -> None:
+    values, _, clusters, paths = _many()
+    weights = nested_weights(paths)
+    assert estimate(values, weights, clusters).value == math.fsum(np.multiply(values, weights))
+
+
+def test_minimum_detectable_difference_is_found_four_times_in_five() -> None:
+    assert minimum_detectable(None) is None
+    effect = minimum_detectable(0.01)
+    assert effect == pytest.approx(0.028)
+    power = stats.norm.sf(1.959964 - effect / 0.01) + stats.norm.cdf(-1.959964 - effect / 0.01)
+    assert power == pytest.approx(0.8, abs=0.001)
+
+
+def test_clustered_mean_takes_numbers_outside_0_and_1() -> None:
+    result = clustered_mean([-3.0, 5.0, 4.0], [1 / 3] * 3, list("abc"))
+    expected = stats.ttest_1samp([-3.0, 5.0, 4.0], 0).confidence_interval()
+    assert result.value == pytest.approx(2)
+    assert (result.low, result.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_pairs_of_unlike_length_or_without_a_score_are_refused() -> None:
+    with pytest.raises(ValueError, match="against"):
+        paired_difference([1.0], [1.0, 0.0], [1.0], ["a"])
+    with pytest.raises(ValueError, match="finite"):
+        paired_difference([1.0, math.nan], [1.0, 0.0], [0.5, 0.5], ["a", "b"])

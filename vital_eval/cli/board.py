@@ -13,26 +13,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the board's files")
+    parser.add_argument("--no-plots", action="store_true", help="draw no pictures")
 
 
 def execute(args: argparse.Namespace) -> int:
     """Build, write and print the board."""
-    make_board(tuple(args.runs), args.out)
+    make_board(tuple(args.runs), args.out, plots=not args.no_plots)
     return 0
 
 
-def make_board(runs: tuple[Path, ...], out: Path) -> None:
+def make_board(runs: tuple[Path, ...], out: Path, *, plots: bool = True) -> None:
     """Write the board's files below ``out``, print the board and where the files are.
 
     Raises:
         VitalError: if a run cannot be read or runs do not compare.
     """
-    from vital_eval.leaderboards.board import build_board
+    from vital_eval.leaderboards.board import make_board as board_of
     from vital_eval.leaderboards.render import print_board, render_terminal
+    from vital_eval.leaderboards.sides import read_runs
     from vital_eval.leaderboards.write import write_board
 
-    board = build_board(runs)
-    files = write_board(board, out)
+    reading = read_runs(runs)
+    board = board_of(reading)
+    files = write_board(board, out, reading.sides if plots else ())
     if sys.stdout.isatty():
         print_board(board)
     else:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vital_eval.baseline_estimates import estimate_baselines
+from vital_eval.baseline_estimates import BaselineTask, estimate_baselines
 from vital_eval.cli.output import EXIT_INTERRUPTED, EXIT_OWED, complain, say, table
 from vital_eval.errors import RunLogError
 from vital_eval.manifest import MANIFEST_NAME, differing, read_manifest
@@ -38,6 +38,11 @@ def carry_out(plan: RunPlan, engine: Engine, out: Path, settings: Settings, labe
         The exit status: 0 complete, 3 samples are owed, 130 interrupted.
     """
     manifest = make_manifest(plan, engine.info, label or engine.info.model)
+    # Read before the run: a damaged training file must not spoil its end.
+    baselines = tuple(
+        BaselineTask(data.task, data.samples, data.task.training_moments(data.folder))
+        for data in (task_plan.data for task_plan in plan.tasks)
+    )
     with RunLog.open(out, manifest) as log:
         try:
             with _reporter() as reporter:
@@ -49,7 +54,8 @@ def carry_out(plan: RunPlan, engine: Engine, out: Path, settings: Settings, labe
                 "run the same command again to resume"
             )
             return EXIT_INTERRUPTED
-        summary = _summarise(plan, log)
+        summary = summarise(log.manifest, log.records, estimate_baselines(baselines))
+        write_summary(log.folder, summary)
     say(summary_table(summary))
     say(f"\nrun folder: {out}")
     for cell in summary.cells:
@@ -93,13 +99,6 @@ def _reporter() -> Iterator[Reporter]:
             yield bar
     else:
         yield Lines()
-
-
-def _summarise(plan: RunPlan, log: RunLog) -> Summary:
-    tasks = ((task_plan.data.task, task_plan.data.samples) for task_plan in plan.tasks)
-    summary = summarise(log.manifest, log.records, estimate_baselines(tasks))
-    write_summary(log.folder, summary)
-    return summary
 
 
 def summary_table(summary: Summary) -> str:

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Write the world, run all tasks in all modes, build the board."""
+    """Write the world, run all tasks in all modes, blind among them, build the board."""
     from vital_eval.cli.board import make_board
     from vital_eval.cli.carry_out import carry_out
     from vital_eval.data_root import read_task

@@ -46,6 +46,9 @@ def execute(args: argparse.Namespace) -> int:
         say(f"  {problem.video}: {problem.kind}: {problem.detail} ({problem.samples} samples)")
     if len(result.problems) > SHOWN:
         say(f"  ... and {len(result.problems) - SHOWN} more")
+    if result.degenerate:
+        shown = ", ".join(result.degenerate[:SHOWN]) + (" ..." if len(result.degenerate) > SHOWN else "")
+        say(f"annotated spans of no length (they stay in n): {shown}")
     say(f"annotation hash {result.data_hash}, media hash {result.media_hash}; written to {path}")
     if not result.problems:
         return 0

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Read, grade again, write a new run folder, say what changed."""
-    from vital_eval.baseline_estimates import estimate_baselines
+    from vital_eval.baseline_estimates import BaselineTask, estimate_baselines
     from vital_eval.cli.carry_out import summary_table
     from vital_eval.data_root import read_task
     from vital_eval.registry import Registries
@@ -43,7 +43,11 @@ def execute(args: argparse.Namespace) -> int:
     out = args.out or run.with_name(f"{run.name}-rescored")
     asked = {entry.task: {identity for identity, _ in entry.samples} for entry in manifest.entries}
     baselines = estimate_baselines(
-        (data.task, tuple(sample for sample in data.samples if sample.id in asked[name]))
+        BaselineTask(
+            data.task,
+            tuple(sample for sample in data.samples if sample.id in asked[name]),
+            data.task.training_moments(data.folder),
+        )
         for name, data in tasks.items()
     )
     summary = write_rescored(out, result, baselines)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from vital_eval.cli.run_options import (
     parse_modes,
     read_protocol,
     split_names,
+    with_subtitles,
 )
 from vital_eval.errors import VitalError
 
@@ -82,6 +84,8 @@ def plan_run(options: argparse.Namespace, registries: Registries) -> RunPlan:
     plans = []
     for name in names:
         recipes = protocols or tuple(preset(options.preset or "vital", mode, name) for mode in modes)
+        if options.subtitles:
+            recipes = tuple(with_subtitles(recipe) for recipe in recipes)
         data = read_task(registries.tasks.load(name)(), options.data_root)
         chosen = select(data.samples, options.limit, shard)
         plans.append(TaskPlan(TaskData(data.task, data.folder, data.data_hash, chosen), recipes))
@@ -111,7 +115,7 @@ def _print_plan(plan: RunPlan) -> None:
 
 async def _show(plan: RunPlan, count: int, plugins: tuple[Path, ...]) -> None:
     """Print what the model would be told and shown, word for word and frame for frame."""
-    from vital_eval.episode import opening
+    from vital_eval.episode import frames_to_show, open_video, opening, subtitles_to_show, told_duration
     from vital_eval.errors import MediaError
     from vital_eval.footage import Videos
     from vital_eval.runner import Settings
@@ -126,13 +130,14 @@ async def _show(plan: RunPlan, count: int, plugins: tuple[Path, ...]) -> None:
             seconds = Settings().decode_seconds
             async with Videos(task_plan.data.videos, protocol.decoder, 1, seconds, _ANY_FACTOR, plugins) as videos:
                 try:
-                    footage = await videos.open(sample.video)
-                    clip = await footage.read(None, protocol.view)
+                    footage = await open_video(attempt, partial(videos.open, sample.video))
+                    clip = await frames_to_show(attempt, footage)
                 except MediaError as error:
                     say(f"the video cannot be read: {error}\n")
                     continue
-            duration = footage.duration if sample.duration is None else sample.duration
-            say(_transcript(opening(attempt, clip, duration)) + "\n")
+            subtitles, odd = await subtitles_to_show(attempt, clip)
+            say(_transcript(opening(attempt, clip, told_duration(sample, footage), subtitles)))
+            say("".join(f"[{word}]\n" for word in odd))
 
 
 def _transcript(conversation: Conversation) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import tomllib
 from pathlib import Path
@@ -27,6 +28,7 @@ _DEFAULTS: dict[str, Any] = {
     "decode_workers": 2,
     "protocol": [],
     "plugin": [],
+    "subtitles": False,
     "dry_run": False,
 }
 
@@ -38,7 +40,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     add("--checkpoint", type=Path, metavar="DIR", help="local checkpoint folder (safetensors)")
     add("--data-root", type=Path, metavar="DIR", help="folder with one folder per task")
     add("--tasks", metavar="A,B", help="tasks by name, or all (default)")
-    add("--modes", metavar="M,M", help="of direct, cot, tool (default: all three)")
+    add("--modes", metavar="M,M", help="of blind, direct, cot, tool (default: all four)")
     add("--preset", metavar="NAME", help="ready-made protocols: vital (default) or nano")
     add(
         "--protocol",
@@ -46,6 +48,12 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="FILE",
         help="protocol file (.json or .toml) instead of a preset",
+    )
+    add(
+        "--subtitles",
+        action="store_true",
+        default=None,
+        help="give subtitles with the question, in all modes but blind",
     )
     add("--out", type=Path, metavar="DIR", help="run folder, new or to be resumed")
     add("--label", metavar="TEXT", help="name of the checkpoint in tables")
@@ -86,13 +94,15 @@ def merge_config(args: argparse.Namespace) -> argparse.Namespace:
         if getattr(merged, key) is None and not (key == "out" and (merged.dry_run or merged.show)):
             flag = "--" + key.replace("_", "-")
             raise VitalError(f"{flag} is missing", f"give {flag}, or {key.replace('_', '-')} in the file of --config")
-    if merged.protocol and (merged.preset or merged.modes):
-        raise VitalError("--protocol together with --preset or --modes", "a protocol file says it all; drop the others")
+    if merged.protocol and (merged.preset or merged.modes or merged.subtitles):
+        raise VitalError(
+            "--protocol together with --preset, --modes or --subtitles", "a protocol file says it all; drop the others"
+        )
     return merged
 
 
 def parse_modes(text: str | None) -> tuple[Mode, ...]:
-    """Read a comma-separated list of modes; all three if there is none.
+    """Read a comma-separated list of modes; all of them if there is none.
 
     Raises:
         VitalError: if a mode does not exist or is named twice.
@@ -120,6 +130,13 @@ def split_names(text: str, what: str) -> tuple[str, ...]:
     if twice:
         raise VitalError(f"{what} {twice[0]!r} is named twice", "name it once")
     return names
+
+
+def with_subtitles(protocol: Protocol) -> Protocol:
+    """Return the protocol with subtitles; a blind one unchanged, because it shows the question only."""
+    if protocol.mode is Mode.BLIND:
+        return protocol
+    return dataclasses.replace(protocol, name=f"{protocol.name}-subtitles", subtitles=True)
 
 
 def read_protocol(path: Path) -> Protocol:

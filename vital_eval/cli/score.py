@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import gc
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vital_eval.cli.judge_options import add_judge_arguments, judge_from_options
 from vital_eval.cli.output import EXIT_OWED, complain, say, table
+from vital_eval.errors import VitalError
 
 if TYPE_CHECKING:
+    from vital_eval.judge.client import ChatJudge
     from vital_eval.score_report import ScoreReport
     from vital_eval.statistics.means import Estimate
 
@@ -33,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-baselines", action="store_true", help="leave out what trivial answerers score")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE.py", help="load more tasks")
+    add_judge_arguments(parser)
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -53,6 +58,7 @@ def _execute(args: argparse.Namespace) -> int:
     from vital_eval.score import fault_lines, score_predictions
     from vital_eval.score_report import make_report, report_to_json
 
+    client = judge_from_options(args)
     task = Registries(tuple(args.plugin)).tasks.load(args.task)()
     data = read_submission_task(task, args.data_root)
     scored = score_predictions(task, data.samples, read_predictions(args.predictions, task.submission))
@@ -61,6 +67,10 @@ def _execute(args: argparse.Namespace) -> int:
         question_only = score_predictions(task, data.samples, read_predictions(args.question_only, task.submission))
     baselines = {} if args.no_baselines else baseline_figures(task, data.samples, task.training_moments(data.folder))
     report = make_report(scored, data.data_hash, baselines, question_only)
+    status = 0
+    if client is not None:
+        store = args.judge_file or args.predictions.with_name(f"{args.predictions.name}.judge.jsonl")
+        report, status = _judged(report, client, store)
     if args.json:
         say(json.dumps(report_to_json(report, args.predictions.name), indent=1))
     else:
@@ -74,7 +84,27 @@ def _execute(args: argparse.Namespace) -> int:
             complain(
                 f"{name}missing: {missing} of {len(each.samples)} questions have no prediction and count as unanswered"
             )
-    return 0 if scored.clean and (question_only is None or question_only.clean) else EXIT_OWED
+    return status if scored.clean and (question_only is None or question_only.clean) else EXIT_OWED
+
+
+def _judged(report: ScoreReport, client: ChatJudge, path: Path) -> tuple[ScoreReport, int]:
+    """Have the open answers judged; verdicts are kept in ``path`` and never asked for twice."""
+    from vital_eval.cli.judging import counts_line, exit_status, judge_answers
+    from vital_eval.judge.scored import judged, questions_of_scored
+    from vital_eval.judge.verdicts import VerdictStore
+    from vital_eval.score_report import with_judge
+    from vital_eval.task import AnswerKind
+
+    scored, task = report.scored, report.scored.task
+    opened = [sample.id for sample in scored.samples if task.answer_kind(sample) is AnswerKind.OPEN]
+    if not opened:
+        raise VitalError(f"{task.name} has no open-ended questions", "leave the judge out")
+    with VerdictStore.open(path, client.identity) as store:
+        store.declare(task.name, report.data_hash, opened)
+        done = asyncio.run(judge_answers(questions_of_scored(scored), client, store))
+        complain(f"{counts_line(done)}; verdicts: {path}")
+        verdicts = store.verdicts
+    return with_judge(report, verdicts.judge, judged(scored, verdicts)), exit_status(done)
 
 
 def _print(report: ScoreReport, predictions: str) -> None:
@@ -100,11 +130,27 @@ def _print(report: ScoreReport, predictions: str) -> None:
     say(table(("metric", "percent", "95 % interval", "n", "clusters", "answered only", "n"), rows))
     if report.gain is not None:
         say(f"\ngain over question-only, {task.gain_metric}: {_cell(report.gain, task.digits)} (n {report.gain.n})")
+    _print_judged(report)
     _print_parts(report)
     _print_baselines(report)
     say(
         "\nIntervals are 95 %, clustered by video. 'answered only' leaves unanswered questions out and rewards silence."
     )
+
+
+def _print_judged(report: ScoreReport) -> None:
+    if not report.judge:
+        return
+    digits = report.scored.task.digits
+    if report.judged is None:
+        say(f"\njudged by {report.judge}: withheld until every answer has a verdict")
+        return
+    rules = {each.metric.name: each.all for each in report.figures}
+    rows = [
+        (name, _cell(rules[name], digits), _cell(each, digits), str(each.n)) for name, each in report.judged.items()
+    ]
+    say("\n" + table(("open answers", "rules", "rules, then judge", "n"), rows))
+    say(f"judge: {report.judge}")
 
 
 def _print_parts(report: ScoreReport) -> None:

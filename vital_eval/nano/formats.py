@@ -55,6 +55,16 @@ def write_world(root: Path, seed: int, per_task: int, report: Callable[[str], No
             report(task)
 
 
+#: Videos behind the annotations of a training split.
+_TRAINING_VIDEOS = 60
+
+
+def _training_videos(seed: int, plan: VideoPlan) -> Iterator[NanoVideo]:
+    """Draw videos of the train world for annotations alone: nothing of a training split is ever shown or asked."""
+    for number in range(_TRAINING_VIDEOS):
+        yield make_video(plan, generator(World.TRAIN, seed, number))
+
+
 def _videos(
     folder: Path, seed: int, count: int, plans: tuple[VideoPlan, ...], name: Callable[[int], str]
 ) -> Iterator[_Video]:
@@ -79,7 +89,10 @@ def _share(per_task: int, per_video: int) -> int:
     return -(-per_task // per_video)
 
 
-def _moments(folder: Path, seed: int, per_task: int, plan: VideoPlan, file: str, name: Callable[[int], str]) -> None:
+def _moments(
+    folder: Path, seed: int, per_task: int, plan: VideoPlan, files: tuple[str, str], name: Callable[[int], str]
+) -> None:
+    """Write the test file and, as the second of ``files``, the training file."""
     entries = {}
     for item in _videos(folder, seed, _share(per_task, 3), (plan,), name):
         events = [item.video.events[index] for index in item.rng.permutation(len(item.video.events))[:3]]
@@ -88,15 +101,26 @@ def _moments(folder: Path, seed: int, per_task: int, plan: VideoPlan, file: str,
             "timestamps": [list(event.window) for event in events],
             "sentences": [event.name for event in events],
         }
-    _write_json(folder / file, entries)
+    _write_json(folder / files[0], entries)
+    training = {
+        f"train{number}": {
+            "duration": video.duration,
+            "timestamps": [list(event.window) for event in video.events],
+            "sentences": [event.name for event in video.events],
+        }
+        for number, video in enumerate(_training_videos(seed, plan))
+    }
+    _write_json(folder / files[1], training)
 
 
 def _charades_sta(folder: Path, seed: int, per_task: int) -> None:
-    _moments(folder, seed, per_task, _SHORT, "charades_test.json", lambda number: f"NANO{number}")
+    _moments(
+        folder, seed, per_task, _SHORT, ("charades_test.json", "charades_train.json"), lambda number: f"NANO{number}"
+    )
 
 
 def _activitynet_mr(folder: Path, seed: int, per_task: int) -> None:
-    _moments(folder, seed, per_task, _MEDIUM, "val_2.json", lambda number: f"v_nano{number:07d}")
+    _moments(folder, seed, per_task, _MEDIUM, ("val_2.json", "train.json"), lambda number: f"v_nano{number:07d}")
 
 
 def _vidchapters(folder: Path, seed: int, per_task: int) -> None:
@@ -115,6 +139,18 @@ def _vidchapters(folder: Path, seed: int, per_task: int) -> None:
             for place, event in enumerate(item.video.events[:3])
         ]
     _write_lines(folder / "chapters_vmr_test.json", rows)
+    training = [
+        {
+            "qid": number,
+            "query": [event.name for event in video.events],
+            "vid": f"nano{number:07d}",
+            "duration": int(video.duration),
+            "split": "train",
+            "relevant_windows": [list(event.window) for event in video.events],
+        }
+        for number, video in enumerate(_training_videos(seed, plan))
+    ]
+    _write_lines(folder / "chapters_vmr_train.json", training)
 
 
 def _vue_tr(folder: Path, seed: int, per_task: int) -> None:
@@ -260,7 +296,14 @@ def _longvideo_reason(folder: Path, seed: int, per_task: int) -> None:
     for item in _videos(folder, seed, _share(per_task, 2), (plan,), lambda number: f"nano{number:04d}"):
         for question in _distinct(item, Ask.COLOUR_BETWEEN, 2, options=4):
             problem = "\n".join([question.text, *_lettered(question)])
-            rows.append({"videos": f"{item.name}.mp4", "problem": problem, "answer": question.letter})
+            rows.append(
+                {
+                    "videos": f"{item.name}.mp4",
+                    "problem": problem,
+                    "answer": question.letter,
+                    "category": "Temporal",
+                }
+            )
     _write_lines(folder / "test.jsonl", rows)
 
 

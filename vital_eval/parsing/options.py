@@ -7,31 +7,32 @@ The first rule that finds a letter decides; a rule that finds two decides that t
 3. the answer opens with a marked letter ("B. because ...", "(B) ...", "B, ...");
 4. a letter is stated ("the answer is B", "Option B", "choose (B)");
 5. exactly one capital stands alone anywhere, apart from the article "A", the pronoun "I" and what is ruled out
-   ("not A").
+   ("not A", "A is wrong"), and stands there as a choice does ("I think B", "C is correct"), not as the name of
+   something ("in frame B", "vitamin C").
 
-Only letters that exist for the sample are answers.
+Only letters that exist for the sample are answers. An answer that lists the options again chooses none of them.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 from vital_eval.parsing.spans import checked_span, find_spans
-from vital_eval.parsing.text import normalise, strip_lead_in
+from vital_eval.parsing.text import normalise, plain, strip_lead_in
 from vital_eval.sample import option_letter
 from vital_eval.span import Span
 from vital_eval.task import Answer, Unparsed
 
-_BOXED = re.compile(r"\\(?:boxed|text|textbf|mathrm)\s?\{([^{}]{0,40})\}")
 _LONE = re.compile(
-    r"(?:(?:option|choice|answer)(?:\s?:\s?|\s))?[(\[{<\"']?([A-Za-z])[)\]}>\"']?[.,:;!]?", re.IGNORECASE
+    r"(?:(?:option|choice|answer)(?:\s?:\s?|\s))?[(\[{<\"'_]{0,2}([A-Za-z])[)\]}>\"'_]{0,2}[.,:;!]?", re.IGNORECASE
 )
 _LEADING = re.compile(r"[(\[]?(?P<letter>[A-Za-z])(?:[)\]][.:,]?|[.,:;](?=\s|\Z)|\s[-\u2013\u2014](?=\s))")
 _LETTER = (
     r"(?:[(\[\"']\s?(?P<bracketed>[A-Za-z])\s?[)\]\"']"
     r"|(?P<capital>(?-i:[A-Z]))(?![\w'\u2019])"
-    r"|(?P<small>(?-i:[a-z]))(?=\s?(?:[.;!)]|\Z)))"
+    r"|(?P<small>(?-i:[a-z])(?=\s?(?:[.;!)]|\Z))|(?-i:[b-hj-z])(?=\s)))"
 )
 _STATED = re.compile(
     r"(?:\b(?:answer|option|choice|letter)\b"
@@ -44,12 +45,36 @@ _STATED = re.compile(
 _ALONE = re.compile(r"(?<![\w'\u2019.-])(?:[(\[](?P<bracketed>[A-Za-z])[)\]]|(?P<capital>[A-Z]))(?![\w'\u2019-])")
 _RULED_OUT = re.compile(
     r"(?:\bnot|\bcannot\sbe|n['\u2019]t(?:\sbe)?|\brather\sthan|\binstead\sof|\bexcept|\bneither|\bnor)\s(?:the\s)?"
-    r"(?:option\s|choice\s|answer\s)?\Z",
+    r"(?:option\s|choice\s|answer\s)?",
+    re.IGNORECASE,
+)
+#: "B is wrong", "B cannot be right", "B isn't it".
+_DENIED = re.compile(
+    r"[)\].:,]{0,2}\s(?:(?:is|are|was|were|seems|looks|would\sbe|can\sbe)"
+    r"(?:n['\u2019]t|\snot|\s(?:also\s|clearly\s|simply\s)?"
+    r"(?:wrong|incorrect|false|out|excluded|eliminated|impossible|unlikely|irrelevant))"
+    r"|cannot|can['\u2019]t|does(?:\snot|n['\u2019]t))\b",
+    re.IGNORECASE,
+)
+#: What stands before a letter that is chosen ...
+_CHOOSING = re.compile(
+    r"(?:\A|[.,:;!?=>\u2192\u2013\u2014-]|\b(?:think|believe|guess|say|suppose|conclude|assume|choose|chose|select|pick"
+    r"|vote|vote\sfor|with|is|be|was|as|but|so|thus|hence|therefore|then|likely|probably|definitely|clearly|just|only"
+    r"|possibly|maybe|perhaps|ans"
+    r"|confident\s[io]n|(?:correspond|point|lead|come)s?\sto|matches|fits|supports|suggests|indicates|means|number))"
+    r"\s?(?:the\s)?",
+    re.IGNORECASE,
+)
+#: ... or behind it.
+_CHOSEN_AFTER = re.compile(
+    r"[)\]]?\s(?:because|since|as\s(?:the|it|he|she|they|this|that)|(?:best\s)?(?:matches|fits)"
+    r"|(?:is|seems|looks|would\sbe|must\sbe|appears)\s(?:to\sbe\s)?(?:(?:the|my|a|most|more|clearly|definitely)\s)*"
+    r"(?:correct|right|true|best|answer|choice|option|likely|plausible|accurate|appropriate))\b",
     re.IGNORECASE,
 )
 _MORE = re.compile(
-    r"[)\]]?\s?(?:[,/&]|,?\s?\b(?:and|or)\b)\s?(?:option\s)?[(\[]?(?P<letter>[A-Z])(?![\w'\u2019])[)\]]?"
-    r"(?!\s(?:is|are|was|were)\b)"
+    r"[)\]]?\s?(?:[,/&]|,?\s?\b(?:and|or)\b)\s?(?:(?:maybe|perhaps|possibly|even)\s)?(?:option\s)?"
+    r"[(\[]?(?P<letter>[A-Z])(?![\w'\u2019])[)\]]?(?!\s(?:is|are|was|were)\b)"
 )
 #: "A" and "I" before a lower-case word are an article and a pronoun, unless one of these words follows.
 _WORDY = re.compile(
@@ -69,9 +94,10 @@ def parse_option(text: str, options: Sequence[str]) -> Answer | Unparsed:
         ``unknown-option`` (a letter beyond those offered).
     """
     letters = tuple(option_letter(index) for index in range(min(len(options), 26)))
-    lines = [line for line in (_plain(line) for line in text.splitlines()) if line]
-    flat = " ".join(lines)
-    chosen = _chosen(flat, lines[0] if lines else "", letters, options)
+    flat = plain(text)
+    stripped = text.strip()
+    first_line = plain(stripped.splitlines()[0]) if "\n" in stripped else flat
+    chosen = _chosen(flat, first_line, letters, tuple(options))
     if not chosen:
         return Unparsed("no-option")
     if len(chosen) > 1:
@@ -93,8 +119,8 @@ def parse_option_and_span(text: str, options: Sequence[str]) -> Answer | Unparse
     rest = text
     if stated:
         # The option is read from what the span leaves, so that "B, 12.50 to 20.00" is a lone letter.
-        before, _, after = " ".join(text.split()).rpartition(stated[-1].text)
-        rest = _loose(f"{before} {after}")
+        flat, last = plain(text), stated[-1]
+        rest = _loose(f"{flat[: last.place]} {flat[last.place + len(last.text) :]}")
     option = parse_option(rest, options)
     if isinstance(option, Unparsed) and isinstance(span, Unparsed):
         return option if span.reason == "no-span" else span
@@ -110,45 +136,76 @@ def parse_option_and_span(text: str, options: Sequence[str]) -> Answer | Unparse
     )
 
 
-def _chosen(flat: str, first_line: str, letters: Sequence[str], options: Sequence[str]) -> set[str]:
+def _chosen(flat: str, first_line: str, letters: Sequence[str], options: tuple[str, ...]) -> set[str]:
     lone = _LONE.fullmatch(flat)
     if lone and lone[1].upper() in letters:
         return {lone[1].upper()}
-    for whole in (normalise(flat), normalise(strip_lead_in(flat))):
-        same = [
-            letter for letter, option in zip(letters, options, strict=False) if whole and normalise(option) == whole
-        ]
-        if same:
-            # Options with equal texts are one choice; the first stands for it.
-            return {same[0]}
+    by_text = _by_text(options)
+    whole = by_text.get(normalise(flat)) or by_text.get(normalise(strip_lead_in(flat)))
+    if whole:
+        return {whole}
     lone = lone or _LONE.fullmatch(first_line)
     if lone:
-        return {lone[1].upper()}
+        return {lone[1].upper(), *_stated(flat, "answer")}
     leading = _LEADING.match(flat)
     # "I, for one, ..." opens a sentence.
-    if leading and leading[0] != "I,":
-        return {leading["letter"].upper(), *_listed_after(flat, leading.end("letter"))}
+    if leading and leading[0] != "I," and not _DENIED.match(flat, leading.end("letter")):
+        first, end = leading["letter"].upper(), leading.end("letter")
+        return {first, *_listed_after(flat, end), *_recited(flat, first, options), *_stated(flat, "answer")}
     stated = set(_stated(flat))
     if stated:
         return stated
-    return {letter for letter in _alone(flat) if letter in letters}
+    return _left_alone(flat, letters)
 
 
-def _stated(flat: str) -> Iterator[str]:
+@lru_cache(maxsize=256)
+def _by_text(options: tuple[str, ...]) -> dict[str, str]:
+    """Return normalised option text to letter; options with equal texts are one choice, and the first stands for it."""
+    found: dict[str, str] = {}
+    for index, option in enumerate(options[:26]):
+        text = normalise(option)
+        if text:
+            found.setdefault(text, option_letter(index))
+    return found
+
+
+def _recited(flat: str, first: str, options: tuple[str, ...]) -> Iterator[str]:
+    # "(A) opens the door (B) closes it ..." says again what was offered.
+    for index, option in enumerate(options[:26]):
+        letter = option_letter(index)
+        if letter != first and option and any(f"{letter}{mark} {option}" in flat for mark in (".", ")", ":")):
+            yield letter
+
+
+def _left_alone(flat: str, letters: Sequence[str]) -> set[str]:
+    """Return the letter that stands alone as a choice; several, if which one is chosen cannot be told."""
+    ruled_out = {match.end() for match in _RULED_OUT.finditer(flat)}
+    choosing = {match.end() for match in _CHOOSING.finditer(flat)}
+    found: set[str] = set()
+    as_choice = False
+    for match in _ALONE.finditer(flat):
+        letter = (match["bracketed"] or match["capital"]).upper()
+        if letter not in letters or (match["capital"] in ("A", "I") and _WORDY.match(flat, match.end())):
+            continue
+        if match.start() in ruled_out or _DENIED.match(flat, match.end()):
+            continue
+        found.add(letter)
+        as_choice |= bool(match["bracketed"] or match.start() in choosing or _CHOSEN_AFTER.match(flat, match.end()))
+    return found if as_choice or len(found) > 1 else set()
+
+
+def _stated(flat: str, by: str = "") -> Iterator[str]:
+    """Return the letters that are stated, by phrases that hold the word ``by`` only."""
+    if by and by not in flat.lower():
+        return
     for match in _STATED.finditer(flat):
         letter = match["bracketed"] or match["capital"] or match["small"]
         if match["capital"] and letter in "AI" and _WORDY.match(flat, match.end()):
             continue
+        if _DENIED.match(flat, match.end()) or by not in match[0].lower():
+            continue
         yield letter.upper()
         yield from _listed_after(flat, match.end())
-
-
-def _alone(flat: str) -> Iterator[str]:
-    for match in _ALONE.finditer(flat):
-        if match["capital"] and match["capital"] in "AI" and _WORDY.match(flat, match.end()):
-            continue
-        if not _RULED_OUT.search(flat[max(0, match.start() - 40) : match.start()]):
-            yield (match["bracketed"] or match["capital"]).upper()
 
 
 def _listed_after(flat: str, place: int) -> Iterator[str]:
@@ -160,10 +217,6 @@ def _listed_after(flat: str, place: int) -> Iterator[str]:
         if not (match["letter"] in "AI" and _WORDY.match(flat, match.end())):
             yield match["letter"]
         place = match.end()
-
-
-def _plain(line: str) -> str:
-    return " ".join(_BOXED.sub(r"\1", line).replace("*", "").replace("`", "").replace("$", "").split())
 
 
 def _loose(text: str) -> str:

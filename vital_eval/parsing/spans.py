@@ -2,7 +2,8 @@
 
 A span is read only where the text states one: a range ("12.5 to 20", "01:30 - 02:10"), a pair in brackets
 ("[12.5, 20]"), "between ... and ...", or "starts at ... ends at ...". Loose numbers are never paired up, so a count
-or a frame number cannot shift a span. A bare count such as "2-3 people" is not a span.
+or a frame number cannot shift a span. A bare count ("2-3 people"), a stretch of frames ("frames 10 to 20") and a
+date ("2023-10-12") are not spans.
 
 A task that wants one span takes the last one stated, because a conclusion follows its reasons; the answer is then
 noted ``several-spans``. A last span that is reversed or empty is a named failure, never a reason to fall back on an
@@ -15,6 +16,7 @@ import math
 import re
 from dataclasses import dataclass
 
+from vital_eval.parsing.text import plain
 from vital_eval.span import Span, Window
 from vital_eval.task import Answer, Unparsed
 
@@ -24,7 +26,7 @@ _AFTER = r"(?![0-9])(?![.:,][0-9])(?!\s?%)"
 _PLAIN = r"(?:[0-9]{1,12}(?:\.[0-9]{1,12})?|\.[0-9]{1,12})"
 _GROUPED = r"[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]{1,12})?"
 _CLOCK = r"(?:[0-9]{1,2}:[0-5][0-9]:[0-5][0-9]|[0-9]{1,3}:[0-5][0-9])(?:\.[0-9]{1,12})?"
-_SECONDS = r"\s?-?s(?:ec(?:ond)?s?)?\b\.?"
+_SECONDS = r"\s?-?\(?s(?:ec(?:ond)?s?)?\b\.?\)?"
 _MINUTES = r"\s?-?m(?:in(?:ute)?s?)?\b\.?"
 _HOURS = r"\s?h(?:(?:ou)?rs?)?\b\.?"
 _SPOKEN = (
@@ -34,26 +36,34 @@ _SPOKEN = (
 )
 
 
-_TIME = rf"(?:(?:{_SPOKEN})|(?:{_CLOCK}|{_GROUPED}|{_PLAIN}){_AFTER}(?:{_SECONDS})?)"
+_TIME = (
+    rf"(?:(?:{_SPOKEN})|(?:{_CLOCK}{_AFTER}(?:{_SECONDS}|{_MINUTES})?|(?:{_GROUPED}|{_PLAIN}){_AFTER}(?:{_SECONDS})?))"
+    r"(?:\smark\b)?"
+)
 # Between brackets a comma separates before it groups: "[100,200]" is a pair.
 _UNGROUPED = rf"(?:(?:{_SPOKEN})|(?:{_CLOCK}|{_PLAIN})(?![.:]?[0-9])(?:{_SECONDS})?)"
 _NAMED = r"(?:(?:about|around|second|timestamp|time|t\s?=)\s?)*"
 # Hyphens, figure, en and em dash, minus sign, tildes, arrow, dots.
-_DASH = r"\s?(?:[-\u2010\u2011\u2012\u2013\u2014\u2212~\uff5e]{1,2}|\u2192|->|\.\.\.?)\s?"
+_DASH = r"\s?(?:-{1,2}>|[-\u2010\u2011\u2012\u2013\u2014\u2212~]{1,2}|\u2192|\.\.\.?)\s?"
 _LINK = r"""["']?\s?(?:\s?(?:at|is|was|from|by|around|about|approximately|roughly|time|the|mark)\b|[:=])*\s?["']?"""
 _FORMS = "|".join(
     (
         rf"\b(?:start|begin)\w*?(?:[\s_]?time)?{_LINK}(?P<a0>{_TIME})[^0-9]{{0,40}}?"
         rf"\b(?:end|finish|stop|conclude|until|till)\w*?(?:[\s_]?time)?{_LINK}(?P<b0>{_TIME})",
         rf"\bbetween\s{_NAMED}(?P<a1>{_TIME})\sand\s{_NAMED}(?P<b1>{_TIME})",
-        rf"[\[({{]\s?(?P<a2>{_UNGROUPED})\s?[,;]\s?(?P<b2>{_UNGROUPED})\s?[\])}}]",
-        rf"[\[({{]\s?(?P<a3>{_TIME})\s?[,;]\s?(?P<b3>{_TIME})\s?[\])}}]",
+        rf"[\[({{<]\s?(?P<a2>{_UNGROUPED})\s?[,;]\s?(?P<b2>{_UNGROUPED})\s?[\])}}>]",
+        rf"[\[({{<]\s?(?P<a3>{_TIME})\s?[,;]\s?(?P<b3>{_TIME})\s?[\])}}>]",
         rf"(?P<lead>\bfrom\s{_NAMED})?{_BEFORE}(?P<a4>{_TIME})"
-        rf"(?:{_DASH}|\s?(?:to|until|till|through)\s{_NAMED})(?P<b4>{_TIME})",
+        rf"(?:{_DASH}|\s?(?:(?:up\s)?to|until|till|through|thru)\s{_NAMED})(?P<b4>{_TIME})(?!-[0-9])",
     )
 )
 _SPAN = re.compile(_FORMS, re.IGNORECASE)
 _PAIR_ONLY = re.compile(rf"(?P<a>{_UNGROUPED})\s?[,;]\s(?P<b>{_UNGROUPED})\.?", re.IGNORECASE)
+
+#: How nearly every answer is written. It is read alike without it, only slower (a test holds the two together).
+_SIMPLE = re.compile(
+    r"(?:[Ff]rom )?(?P<a>[0-9]{1,9}(?:\.[0-9]{1,9})?)s?(?: - | to |-)(?P<b>[0-9]{1,9}(?:\.[0-9]{1,9})?)s?"
+)
 
 #: "2-3 people": whole numbers, no unit, and a word for what is counted.
 _COUNT = re.compile(r"[0-9]+(?:\s?[-\u2013\u2014~]\s?|\sto\s)[0-9]+")
@@ -62,6 +72,7 @@ _COUNTED = re.compile(
     r"since|so|but|not|which|shows?|approximately|roughly|total|first|later|option|answer|choice)\b)[a-z]{2,}",
     re.IGNORECASE,
 )
+_FRAMES = re.compile(r"\bframes?\s(?:numbers?\s|indices\s|from\s)?\Z", re.IGNORECASE)
 _UNIT_PARTS = re.compile(rf"({_PLAIN})\s?-?([hms])", re.IGNORECASE)
 _MINUTES_AT_END = re.compile(rf"{_PLAIN}{_MINUTES}\Z", re.IGNORECASE)
 _BARE = re.compile(_PLAIN)
@@ -75,27 +86,37 @@ class StatedSpan:
     Attributes:
         window: the two times in seconds, in the order written.
         text: the expression itself.
+        place: where it begins in ``plain(text)``.
     """
 
     window: Window
     text: str
+    place: int
 
 
 def find_spans(text: str) -> tuple[StatedSpan, ...]:
     """Return every span expression of the text in the order written, reversed and empty ones included.
 
-    White space is collapsed first, so ``StatedSpan.text`` is found in ``" ".join(text.split())``.
+    What is read, and what places refer to, is :func:`~vital_eval.parsing.text.plain` of the text.
     """
-    flat = " ".join(text.split())
+    simple = _SIMPLE.fullmatch(text)
+    if simple:
+        return (StatedSpan((float(simple["a"]), float(simple["b"])), text, 0),)
+    return _search(plain(text))
+
+
+def _search(flat: str) -> tuple[StatedSpan, ...]:
     whole = _PAIR_ONLY.fullmatch(flat)
     if whole:
-        return _stated(whole["a"], whole["b"], flat)
+        return _stated(whole["a"], whole["b"], flat, 0)
     found: list[StatedSpan] = []
     for match in _SPAN.finditer(flat):
         number = next(index for index in range(5) if match[f"a{index}"] is not None)
         if match["lead"] is None and _COUNT.fullmatch(match[0]) and _COUNTED.match(flat, match.end()):
             continue
-        found.extend(_stated(match[f"a{number}"], match[f"b{number}"], match[0]))
+        if number == 4 and _FRAMES.search(flat[max(0, match.start() - 20) : match.start(f"a{number}")]):
+            continue
+        found.extend(_stated(match[f"a{number}"], match[f"b{number}"], match[0], match.start()))
     return tuple(found)
 
 
@@ -136,12 +157,12 @@ def checked_span(window: Window) -> Span | Unparsed:
     return Unparsed("zero-length-span") if start == end else Span(start, end)
 
 
-def _stated(first: str, second: str, text: str) -> tuple[StatedSpan, ...]:
+def _stated(first: str, second: str, text: str, place: int) -> tuple[StatedSpan, ...]:
     # "2 to 3 minutes": the unit at the end holds for both.
     if _BARE.fullmatch(first) and _MINUTES_AT_END.fullmatch(second):
         first += " min"
     window = (_seconds(first), _seconds(second))
-    return (StatedSpan(window, text),) if all(map(math.isfinite, window)) else ()
+    return (StatedSpan(window, text, place),) if all(map(math.isfinite, window)) else ()
 
 
 def _seconds(time: str) -> float:

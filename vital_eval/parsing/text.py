@@ -12,6 +12,25 @@ _LEAD_IN = re.compile(
 )
 _ARTICLE = re.compile(r"(?:a|an|the)\s")
 _OUTER = " \t\"'`*_.,;:!?()[]{}<>\u201c\u201d\u2018\u2019"
+_BOXED = re.compile(r"\\(?:boxed|text|textbf|mathrm|mathbf)\s?\{([^{}]{0,200})\}")
+#: \boxed{\textbf{B}} is as deep as models nest these.
+_BOXES = 3
+#: Full-width forms (U+FF01 to U+FF5E), which models trained on Chinese mix in, to ASCII.
+_FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
+
+
+def plain(text: str) -> str:
+    """Return the text without mark-up, in one line.
+
+    Bold stars, back-ticks, dollar signs and boxes are removed, full-width characters become ASCII, white space is
+    collapsed. Letters and digits stay as they are.
+    """
+    if "\\" in text:
+        for _ in range(_BOXES):
+            text = _BOXED.sub(r"\1", text)
+    if not text.isascii():
+        text = text.translate(_FULL_WIDTH)
+    return " ".join(text.replace("*", "").replace("`", "").replace("$", "").split())
 
 
 def strip_lead_in(text: str) -> str:
@@ -26,7 +45,9 @@ def normalise(text: str) -> str:
 
     Unicode compatibility form, case folded, white space collapsed, outer punctuation and a leading article removed.
     """
-    folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split()).strip(_OUTER)
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    folded = " ".join(text.casefold().split()).strip(_OUTER)
     return _ARTICLE.sub("", folded, count=1) if _ARTICLE.match(folded) else folded
 
 

@@ -41,12 +41,13 @@ def split_turn(text: str) -> TurnParts:
     anomalies: list[str] = []
     if text.rfind("<think>") > text.rfind("</think>"):
         anomalies.append("unclosed-thought")
-    spoken = _THOUGHT.sub("", text)
+    # A blank takes the place of what is removed, so that what stood around it does not grow into a number or a tag.
+    spoken = _THOUGHT.sub(" ", text)
     # A stray closing tag (the opening one was in the prompt) still ends a thought.
     spoken = spoken.rpartition("</think>")[2]
     # Nothing after the last closing tag can be a call; looking there costs the square of its length.
     calls = _TOOL_CALL.findall(spoken[: spoken.rfind(_CALL_END) + len(_CALL_END)] if _CALL_END in spoken else "")
-    answers = _ANSWER.findall(_OPEN_TOOL_CALL.sub("", spoken))
+    answers = _ANSWER.findall(_OPEN_TOOL_CALL.sub(" ", spoken))
     if len(calls) > 1:
         anomalies.append("several-tool-calls")
     if calls and answers:

@@ -4,21 +4,27 @@ Every headline number of every benchmark is a weighted mean of per-sample scores
 the whole board. Scores of questions about the same video are correlated; the standard error adds up residuals
 within a video before squaring (Miller, "Adding Error Bars to Evals", arXiv 2411.00640, section 2.2).
 
-All sums are exactly rounded (:func:`math.fsum`), so no result depends on the order of the samples.
+All sums are exact before they are rounded (:func:`math.fsum`, :func:`~vital_eval.statistics.grouping.group_sums`), so
+no result depends on the order of the samples or on the names of clusters and strata.
 """
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from vital_eval.statistics.grouping import Labels, Scores, group_sums, numbered
+
 #: Two-sided level of every interval.
 LEVEL = 0.95
+
+#: Standard errors between no effect and the smallest effect found with 80 % power at :data:`LEVEL` (1.96 + 0.84).
+_DETECTABLE = 2.8
 
 #: Below this many effective successes or failures a symmetric interval is not trusted near 0 and 1.
 _FEW = 10.0
@@ -29,7 +35,7 @@ class Estimate:
     """A weighted mean with its uncertainty, on the scale of the scores ([0, 1]; differences: [-1, 1]).
 
     Attributes:
-        value: the weighted mean; ``None`` only if no sample counts (``n`` is 0).
+        value: the weighted mean; ``None`` if no sample counts (``n`` is 0) or a quotient has no denominator.
         se: clustered standard error; ``None`` if it cannot be estimated (fewer than two clusters).
         low: lower end of the 95 % interval; ``None`` if it cannot be estimated.
         high: upper end, likewise.
@@ -57,28 +63,28 @@ def nested_weights(paths: Sequence[tuple[str, ...]]) -> npt.NDArray[np.float64]:
     Returns:
         Shape ``(n,)``, adding up to 1; strata without samples take no part.
     """
-    weights = np.zeros(len(paths), dtype=np.float64)
-    open_groups = [(list(range(len(paths))), 0, 1.0)]
+    sizes = Counter(paths)
+    shares: dict[tuple[str, ...], float] = {}
+    open_groups = [(list(sizes), 0, 1.0)]
     while open_groups:
         members, depth, share = open_groups.pop()
-        children: defaultdict[str | None, list[int]] = defaultdict(list)
-        for index in members:
-            path = paths[index]
-            children[path[depth] if depth < len(path) else None].append(index)
+        children: defaultdict[str | None, list[tuple[str, ...]]] = defaultdict(list)
+        for path in members:
+            children[path[depth] if depth < len(path) else None].append(path)
         for name, inside in children.items():
             part = share / len(children)
             if name is None:
-                weights[inside] = part / len(inside)
+                shares[inside[0]] = part / sizes[inside[0]]
             else:
                 open_groups.append((inside, depth + 1, part))
-    return weights
+    return np.fromiter(map(shares.__getitem__, paths), dtype=np.float64, count=len(paths))
 
 
 def estimate(
-    values: Sequence[float],
-    weights: Sequence[float] | npt.NDArray[np.float64],
-    clusters: Sequence[Hashable],
-    strata: Sequence[Hashable] | None = None,
+    values: Scores,
+    weights: Scores,
+    clusters: Labels,
+    strata: Labels | None = None,
 ) -> Estimate:
     r"""Estimate a weighted mean of scores in [0, 1] and its clustered 95 % interval.
 
@@ -103,16 +109,17 @@ def estimate(
     Raises:
         ValueError: if lengths differ, a score is not in [0, 1], or the weights do not add up to 1.
     """
-    for value in values:
-        if not 0 <= value <= 1:
-            raise ValueError(f"score {value} is not in [0, 1]")
-    result, effective = _mean(values, weights, clusters, strata)
+    scores = np.asarray(values, dtype=np.float64)
+    outside = ~((scores >= 0) & (scores <= 1))
+    if outside.any():
+        raise ValueError(f"score {scores[outside][0]} is not in [0, 1]")
+    result, effective = _mean(scores, weights, clusters, strata)
     mean, se = result.value, result.se
     if mean is None or se is None:
         return result
     quantile = _t_quantile(result.clusters - 1)
     low, high = mean - quantile * se, mean + quantile * se
-    binary = set(values) <= {0, 1}
+    binary = bool(np.isin(scores, (0.0, 1.0)).all())
     if se == 0 and not binary:
         # Scores between 0 and 1 that never vary (the expected score of a guess, say) leave nothing to be unsure of.
         return Estimate(mean, se, mean, mean, result.n, result.clusters)
@@ -126,11 +133,11 @@ def estimate(
 
 
 def paired_difference(
-    a: Sequence[float],
-    b: Sequence[float],
-    weights: Sequence[float] | npt.NDArray[np.float64],
-    clusters: Sequence[Hashable],
-    strata: Sequence[Hashable] | None = None,
+    a: Scores,
+    b: Scores,
+    weights: Scores,
+    clusters: Labels,
+    strata: Labels | None = None,
 ) -> Estimate:
     """Estimate the mean of ``a - b`` over the same samples, with its clustered 95 % t interval.
 
@@ -145,65 +152,89 @@ def paired_difference(
         The difference in [-1, 1]. The interval is not cut to that range.
 
     Raises:
-        ValueError: if lengths differ or the weights do not add up to 1.
+        ValueError: if lengths differ, a score is not finite, or the weights do not add up to 1.
     """
-    return _mean([one - other for one, other in zip(a, b, strict=True)], weights, clusters, strata)[0]
+    if len(a) != len(b):
+        raise ValueError(f"{len(a)} scores against {len(b)}")
+    return clustered_mean(np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64), weights, clusters, strata)
+
+
+def clustered_mean(values: Scores, weights: Scores, clusters: Labels, strata: Labels | None = None) -> Estimate:
+    """Estimate a weighted mean of any finite numbers, with its clustered 95 % t interval.
+
+    Args:
+        values: one number per sample.
+        weights: as in :func:`estimate`.
+        clusters: as in :func:`estimate`.
+        strata: as in :func:`estimate`.
+
+    Raises:
+        ValueError: if lengths differ, a value is not finite, or the weights do not add up to 1.
+    """
+    return _mean(np.asarray(values, dtype=np.float64), weights, clusters, strata)[0]
+
+
+def minimum_detectable(se: float | None) -> float | None:
+    """Return the smallest true difference that a two-sided 5 % test finds with 80 % power: 2.8 standard errors.
+
+    Args:
+        se: standard error of the difference (:func:`paired_difference`); ``None`` if it cannot be estimated.
+
+    Returns:
+        On the scale of the scores; ``None`` for ``None``.
+    """
+    return None if se is None else _DETECTABLE * se
 
 
 def _mean(
-    values: Sequence[float],
-    weights: Sequence[float] | npt.NDArray[np.float64],
-    clusters: Sequence[Hashable],
-    strata: Sequence[Hashable] | None,
+    values: npt.NDArray[np.float64], weights: Scores, clusters: Labels, strata: Labels | None
 ) -> tuple[Estimate, float]:
     """Return the estimate with its t interval, and the effective number of clusters by weight."""
     n = len(values)
     if n == 0:
         return Estimate(None, None, None, None, 0, 0), 0.0
-    plain = [float(weight) for weight in weights]
-    groups: Sequence[Hashable] = [()] * n if strata is None else strata
-    if not len(plain) == len(clusters) == len(groups) == n:
-        raise ValueError(f"{n} values, {len(plain)} weights, {len(clusters)} clusters and {len(groups)} strata")
-    if not math.isclose(math.fsum(plain), 1, rel_tol=1e-9):
-        raise ValueError(f"weights add up to {math.fsum(plain)}, not to 1")
-    weighted = [weight * value for weight, value in zip(plain, values, strict=True)]
-    agree = all(value == values[0] for value in values)
+    groups = n if strata is None else len(strata)
+    if not len(weights) == len(clusters) == groups == n:
+        raise ValueError(f"{n} values, {len(weights)} weights, {len(clusters)} clusters and {groups} strata")
+    if not np.isfinite(values).all():
+        raise ValueError(f"value {values[~np.isfinite(values)][0]} is not finite")
+    plain = np.asarray(weights, dtype=np.float64)
+    total = math.fsum(plain.tolist())
+    if not math.isclose(total, 1, rel_tol=1e-9):
+        raise ValueError(f"weights add up to {total}, not to 1")
+    weighted = plain * values
+    agree = bool((values == values[0]).all())
     # Weights add up to 1 only up to rounding; that must make neither 0.9999999999999999 of all ones nor spread.
-    mean = float(values[0]) if agree else math.fsum(weighted)
-    count = len(set(clusters))
+    # Adding 0.0 makes one zero of the two.
+    mean = (float(values[0]) if agree else math.fsum(weighted.tolist())) + 0.0
+    cluster, count = numbered(clusters)
     if count < 2:
         return Estimate(mean, None, None, None, n, count), 0.0
-    centre = _centres(groups, clusters, plain, weighted, mean)
-    residuals = [weight * (value - centre[group]) for weight, value, group in zip(plain, values, groups, strict=True)]
-    spread = math.fsum(total**2 for total in _sums(clusters, residuals).values())
-    if agree:
-        spread = 0.0
+    stratum, strata_count = (np.zeros(n, dtype=np.intp), 1) if strata is None else numbered(strata)
+    centres = _centres(stratum, strata_count, cluster, plain, weighted, mean)
+    residuals = plain * (values - centres[stratum])
+    spread = 0.0 if agree else math.fsum((group_sums(residuals, cluster, count) ** 2).tolist())
     se = math.sqrt(count / (count - 1) * spread)
     reach = _t_quantile(count - 1) * se
-    kish = 1 / math.fsum(total**2 for total in _sums(clusters, plain).values())
+    kish = 1 / math.fsum((group_sums(plain, cluster, count) ** 2).tolist())
     return Estimate(mean, se, mean - reach, mean + reach, n, count), kish
 
 
 def _centres(
-    strata: Sequence[Hashable],
-    clusters: Sequence[Hashable],
-    weights: Sequence[float],
-    weighted: Sequence[float],
+    stratum: npt.NDArray[np.intp],
+    strata: int,
+    cluster: npt.NDArray[np.intp],
+    weights: npt.NDArray[np.float64],
+    weighted: npt.NDArray[np.float64],
     mean: float,
-) -> dict[Hashable, float]:
+) -> npt.NDArray[np.float64]:
     """Return the mean of every stratum; the overall mean for a stratum in one cluster, whose spread is unknown."""
-    inside: defaultdict[Hashable, set[Hashable]] = defaultdict(set)
-    for group, cluster in zip(strata, clusters, strict=True):
-        inside[group].add(cluster)
-    totals, sizes = _sums(strata, weighted), _sums(strata, weights)
-    return {group: totals[group] / sizes[group] if len(inside[group]) > 1 else mean for group in totals}
-
-
-def _sums(groups: Sequence[Hashable], values: Sequence[float]) -> dict[Hashable, float]:
-    parts: defaultdict[Hashable, list[float]] = defaultdict(list)
-    for group, value in zip(groups, values, strict=True):
-        parts[group].append(value)
-    return {group: math.fsum(inside) for group, inside in parts.items()}
+    some_cluster = np.empty(strata, dtype=np.intp)
+    some_cluster[stratum] = cluster
+    several = np.bincount(stratum, cluster != some_cluster[stratum], minlength=strata) > 0
+    sizes = group_sums(weights, stratum, strata)
+    means = np.divide(group_sums(weighted, stratum, strata), sizes, out=np.full(strata, mean), where=sizes != 0)
+    return np.where(several, means, mean)
 
 
 def _wilson(mean: float, n: float, quantile: float) -> tuple[float, float]:

@@ -1,0 +1,272 @@
+"""What others report for the same benchmarks: shown beside a board, never ranked with what was measured here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from vital_eval.errors import DataError, MissingExtraError
+from vital_eval.record import loads_strictly
+from vital_eval.registry import Registry
+from vital_eval.statistics.means import Estimate
+
+from .tables import TextTable, clean
+
+PUBLISHED_TITLE = "Reported elsewhere, not measured here"
+
+PUBLISHED_NOTE = (
+    "Figures in percent as their sources print them. Frames, prompts, splits and subsets differ or are not known, so "
+    "they are not comparable with the measured rows and stand in no order of merit. Confidence: first-hand is the "
+    "authors' or the benchmark's own statement, copied is one paper's figure in another's table, second-hand was read "
+    "in notes about a paper. Floors are what an answerer without a model scores on the whole official split."
+)
+
+#: How close to its origin a figure was read.
+CONFIDENCES = ("first-hand", "copied", "second-hand")
+
+_FILE, _FLOOR_FILE = "published.json", "published_floors.json"
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedResult:
+    """One figure that somebody else reports.
+
+    Attributes:
+        task: registry name; ``None`` for a mean over several benchmarks.
+        metric: the task's official metric where the figure is one of them, else the name as printed.
+        value: percent, as printed.
+        model: who answered.
+        setting: what is known about how.
+        source: where the figure was read.
+        confidence: one of :data:`CONFIDENCES`.
+    """
+
+    task: str | None
+    metric: str
+    value: float
+    model: str
+    setting: str
+    source: str
+    confidence: str
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedFloor:
+    """What an answerer without a model scores on an official split.
+
+    Attributes:
+        task: registry name.
+        name: the answerer: ``whole video`` or ``most frequent letter``.
+        metric: name of the metric, as in :class:`PublishedResult`.
+        value: percent.
+        source: what it was worked out from.
+    """
+
+    task: str
+    name: str
+    metric: str
+    value: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class OfficialSplits:
+    """Known sizes and floors of the official splits.
+
+    Attributes:
+        samples: task to number of samples, where it is known for certain.
+        floors: see :class:`PublishedFloor`.
+    """
+
+    samples: Mapping[str, int]
+    floors: tuple[PublishedFloor, ...]
+
+
+def read_published() -> tuple[PublishedResult, ...]:
+    """Read the figures that come with the package.
+
+    Raises:
+        DataError: if an entry is not in the form of :class:`PublishedResult`; the entry is named.
+    """
+    return published_from_json(_load(_FILE), Registry("task").names())
+
+
+def read_official_splits() -> OfficialSplits:
+    """Read the known sizes and floors of the official splits.
+
+    Raises:
+        DataError: if an entry is not in the form of :class:`PublishedFloor`; the entry is named.
+    """
+    return official_splits_from_json(_load(_FLOOR_FILE), Registry("task").names())
+
+
+def published_from_json(data: Any, tasks: Collection[str]) -> tuple[PublishedResult, ...]:
+    """Check the data of ``published.json``.
+
+    Args:
+        data: a list of objects with the fields of :class:`PublishedResult`.
+        tasks: registry names that exist.
+
+    Raises:
+        DataError: if a field is missing, unknown or empty, the task is not known, the value is not a number in
+            [-100, 100], or the confidence is none of :data:`CONFIDENCES`.
+    """
+    results = []
+    for place, entry in _objects(data, _FILE):
+        fields = ("metric", "model", "setting", "source", "confidence")
+        _check(entry, ("task", "value", *fields), place)
+        if entry["task"] is not None:
+            _check_task(entry["task"], tasks, place)
+        texts = {name: _text(entry, name, place) for name in fields}
+        if texts["confidence"] not in CONFIDENCES:
+            raise DataError(f"{place}: confidence {texts['confidence']!r}", f"use {', '.join(CONFIDENCES)}")
+        results.append(PublishedResult(task=entry["task"], value=_percent(entry, place), **texts))
+    return tuple(results)
+
+
+def official_splits_from_json(data: Any, tasks: Collection[str]) -> OfficialSplits:
+    """Check the data of ``published_floors.json``.
+
+    Args:
+        data: an object with ``samples`` (task to whole number) and ``floors`` (a list of objects with the fields of
+            :class:`PublishedFloor`).
+        tasks: registry names that exist.
+
+    Raises:
+        DataError: as :func:`published_from_json`.
+    """
+    if not isinstance(data, dict) or set(data) != {"samples", "floors"} or not isinstance(data["samples"], dict):
+        raise DataError(f"{_FLOOR_FILE} is not an object with the fields samples and floors")
+    for task, count in data["samples"].items():
+        _check_task(task, tasks, f"{_FLOOR_FILE}, samples")
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise DataError(f"{_FLOOR_FILE}, samples: {task} has {count!r}, not a number of samples")
+    floors = []
+    for place, entry in _objects(data["floors"], _FLOOR_FILE):
+        fields = ("name", "metric", "source")
+        _check(entry, ("task", "value", *fields), place)
+        _check_task(entry["task"], tasks, place)
+        texts = {name: _text(entry, name, place) for name in fields}
+        floors.append(PublishedFloor(task=entry["task"], value=_percent(entry, place), **texts))
+    return OfficialSplits(data["samples"], tuple(floors))
+
+
+def published_tables(tasks: Sequence[str], floors: Mapping[str, Mapping[str, Estimate]]) -> tuple[TextTable, ...]:
+    """Return one table per benchmark for which anything is reported elsewhere.
+
+    A figure below what an answerer without a model scores says so. Figures of other metrics than the floors' and
+    means over several benchmarks are compared with nothing.
+
+    Args:
+        tasks: registry names, in the order of the tables; tasks without a reported figure have no table.
+        floors: task to name of an answerer without a model to its headline metric on the samples of the board. Used
+            only where these are as many as the official split has, and where that split's floor is not known anyway.
+
+    Raises:
+        DataError: if the data that comes with the package is damaged.
+    """
+    results, splits, registry = read_published(), read_official_splits(), Registry("task")
+    tables = []
+    for task in tasks:
+        inside = [result for result in results if result.task == task]
+        if not inside:
+            continue
+        title, primary = _title_and_primary(registry, task)
+        known = [floor for floor in splits.floors if floor.task == task]
+        known += _board_floors(task, primary, floors.get(task, {}), splits, known)
+        tables.append(_table(title, inside, known))
+    return tuple(tables)
+
+
+def _title_and_primary(registry: Registry, task: str) -> tuple[str, str]:
+    try:
+        found = registry.load(task)
+    except MissingExtraError:
+        return (task, "")  # A table needs no task's optional packages; the registry name will do.
+    return (found.title, found.primary)
+
+
+def _board_floors(
+    task: str, primary: str, measured: Mapping[str, Estimate], splits: OfficialSplits, known: Iterable[PublishedFloor]
+) -> list[PublishedFloor]:
+    taken = {floor.name for floor in known if floor.metric == primary}
+    return [
+        PublishedFloor(task, name, primary, 100 * floor.value, "this board")
+        for name, floor in measured.items()
+        if floor.value is not None and floor.n == splits.samples.get(task) and name not in taken
+    ]
+
+
+def _table(title: str, results: Sequence[PublishedResult], floors: Sequence[PublishedFloor]) -> TextTable:
+    rows = [
+        (
+            result.model,
+            result.metric,
+            result.setting,
+            result.source,
+            result.confidence,
+            f"{result.value:g}",
+            _remark(result, floors),
+        )
+        for result in results
+    ]
+    header = ("model", "metric", "setting", "source", "confidence", "value", "remark")
+    cleaned = tuple(tuple(clean(text) for text in row) for row in rows)
+    return TextTable(f"{PUBLISHED_TITLE}: {clean(title)}", PUBLISHED_NOTE, header, cleaned, 5)
+
+
+def _remark(result: PublishedResult, floors: Sequence[PublishedFloor]) -> str:
+    above = [floor for floor in floors if floor.metric == result.metric and result.value < floor.value]
+    if not above:
+        return ""
+    highest = max(above, key=lambda floor: floor.value)
+    return f"below the {highest.name.replace(' ', '-')} floor {highest.value:.1f}"
+
+
+def _load(name: str) -> Any:
+    try:
+        return loads_strictly((files(__package__) / name).read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {name} of the package: {error}", "install vital-eval again") from error
+
+
+def _objects(data: Any, file: str) -> list[tuple[str, dict[str, Any]]]:
+    if not isinstance(data, list):
+        raise DataError(f"{file} does not hold a list")
+    found = []
+    for number, entry in enumerate(data, start=1):
+        if not isinstance(entry, dict):
+            raise DataError(f"{file}, entry {number} is not an object")
+        found.append((f"{file}, entry {number}", entry))
+    return found
+
+
+def _check(entry: Mapping[str, Any], fields: Sequence[str], place: str) -> None:
+    missing, unknown = sorted(set(fields) - set(entry)), sorted(set(entry) - set(fields))
+    if missing:
+        raise DataError(f"{place} has no field {', '.join(missing)}")
+    if unknown:
+        raise DataError(f"{place} has the unknown field {', '.join(unknown)}")
+
+
+def _check_task(task: Any, tasks: Collection[str], place: str) -> None:
+    if task not in tasks:
+        raise DataError(f"{place}: unknown task {task!r}", f"known: {', '.join(tasks)}")
+
+
+def _text(entry: Mapping[str, Any], name: str, place: str) -> str:
+    value = entry[name]
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"{place}: field {name} must be a text, found {value!r:.80}")
+    return value
+
+
+def _percent(entry: Mapping[str, Any], place: str) -> float:
+    value = entry["value"]
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or not -100 <= value <= 100:
+        raise DataError(f"{place}: value must be a number in percent, found {value!r:.80}")
+    return float(value)
