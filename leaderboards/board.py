@@ -23,6 +23,7 @@ from .ranking import ranks_of
 from .repeats import Repeat, repeats_of
 from .rows import baseline_rows, is_graded, measured_row
 from .sides import Reading, Side, read_runs
+from .training_data import TrainedOn, read_register
 
 __all__ = ["Board", "Cell", "Column", "Kind", "Row", "Status", "build_board", "make_board", "titles_of"]
 
@@ -77,12 +78,15 @@ def build_board(runs: Sequence[Path], titles: Mapping[str, str] | None = None) -
     return make_board(read_runs(runs), titles)
 
 
-def make_board(reading: Reading, titles: Mapping[str, str] | None = None) -> Board:
+def make_board(
+    reading: Reading, titles: Mapping[str, str] | None = None, register: Sequence[TrainedOn] | None = None
+) -> Board:
     """Build a board from runs that were read.
 
     Args:
         reading: see :func:`vital_eval.leaderboards.sides.read_runs`.
         titles: as for :func:`build_board`.
+        register: which checkpoints were trained on data of which benchmarks; the package's own if it is not given.
 
     Raises:
         RunLogError: if two runs answer different samples of a task or score them differently.
@@ -110,6 +114,7 @@ def make_board(reading: Reading, titles: Mapping[str, str] | None = None) -> Boa
             {task: places[index] for task, places in ranks.items() if index in places},
             pairs.against_text(line),
             graded,
+            read_register() if register is None else register,
         )
         for index, line in enumerate(lines)
     ]

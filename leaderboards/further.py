@@ -164,12 +164,14 @@ def short_comparison_table(
     dropped = any(one.dropped for one in comparisons)
     counted = any(one.only_one is not None for one in comparisons)
     header = [*(["checkpoint"] if checkpoints else []), "benchmark", *sides, "\u0394", "95 % interval"]
-    header += ["p", "Holm p", "verdict", "MDE", "n", "clusters"]
+    # A board says below each title how many samples there are.
+    sizes = [] if checkpoints else ["n", "clusters"]
+    header += ["p", "Holm p", "verdict", "MDE", *sizes]
     header += [*(["dropped"] if dropped else []), *([f"only {sides[0]}/{sides[1]}"] if counted else [])]
     rows = []
     for one in comparisons:
         *texts, _ = comparison_texts(one)
-        cells = [*([one.label] if checkpoints else []), one.title, *texts[:10]]
+        cells = [*([one.label] if checkpoints else []), one.title, *texts[: 8 + len(sizes)]]
         cells += [texts[10]] if dropped else []
         cells += [NOTHING if one.only_one is None else f"{one.only_one}/{one.only_other}"] if counted else []
         rows.append(cells)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 from vital_eval.errors import DataError, MissingExtraError
-from vital_eval.record import loads_strictly
 from vital_eval.registry import Registry
 from vital_eval.statistics.means import Estimate
 
+from .packaged import CONFIDENCES, check_fields, check_task, load_packaged, objects, text_of
 from .tables import TextTable, clean
+from .training_data import TrainedOn, read_register, remark_on
 
 PUBLISHED_TITLE = "Reported elsewhere, not measured here"
 
@@ -23,9 +23,6 @@ PUBLISHED_NOTE = (
     "authors' or the benchmark's own statement, copied is one paper's figure in another's table, second-hand was read "
     "in notes about a paper. Floors are what an answerer without a model scores on the whole official split."
 )
-
-#: How close to its origin a figure was read.
-CONFIDENCES = ("first-hand", "copied", "second-hand")
 
 _FILE, _FLOOR_FILE = "published.json", "published_floors.json"
 
@@ -91,7 +88,7 @@ def read_published() -> tuple[PublishedResult, ...]:
     Raises:
         DataError: if an entry is not in the form of :class:`PublishedResult`; the entry is named.
     """
-    return published_from_json(_load(_FILE), Registry("task").names())
+    return published_from_json(load_packaged(_FILE), Registry("task").names())
 
 
 def read_official_splits() -> OfficialSplits:
@@ -100,7 +97,7 @@ def read_official_splits() -> OfficialSplits:
     Raises:
         DataError: if an entry is not in the form of :class:`PublishedFloor`; the entry is named.
     """
-    return official_splits_from_json(_load(_FLOOR_FILE), Registry("task").names())
+    return official_splits_from_json(load_packaged(_FLOOR_FILE), Registry("task").names())
 
 
 def published_from_json(data: Any, tasks: Collection[str]) -> tuple[PublishedResult, ...]:
@@ -115,12 +112,12 @@ def published_from_json(data: Any, tasks: Collection[str]) -> tuple[PublishedRes
             [-100, 100], or the confidence is none of :data:`CONFIDENCES`.
     """
     results = []
-    for place, entry in _objects(data, _FILE):
+    for place, entry in objects(data, _FILE):
         fields = ("metric", "model", "setting", "source", "confidence")
-        _check(entry, ("task", "value", *fields), place)
+        check_fields(entry, ("task", "value", *fields), place)
         if entry["task"] is not None:
-            _check_task(entry["task"], tasks, place)
-        texts = {name: _text(entry, name, place) for name in fields}
+            check_task(entry["task"], tasks, place)
+        texts = {name: text_of(entry, name, place) for name in fields}
         if texts["confidence"] not in CONFIDENCES:
             raise DataError(f"{place}: confidence {texts['confidence']!r}", f"use {', '.join(CONFIDENCES)}")
         results.append(PublishedResult(task=entry["task"], value=_percent(entry, place), **texts))
@@ -141,15 +138,15 @@ def official_splits_from_json(data: Any, tasks: Collection[str]) -> OfficialSpli
     if not isinstance(data, dict) or set(data) != {"samples", "floors"} or not isinstance(data["samples"], dict):
         raise DataError(f"{_FLOOR_FILE} is not an object with the fields samples and floors")
     for task, count in data["samples"].items():
-        _check_task(task, tasks, f"{_FLOOR_FILE}, samples")
+        check_task(task, tasks, f"{_FLOOR_FILE}, samples")
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise DataError(f"{_FLOOR_FILE}, samples: {task} has {count!r}, not a number of samples")
     floors = []
-    for place, entry in _objects(data["floors"], _FLOOR_FILE):
+    for place, entry in objects(data["floors"], _FLOOR_FILE):
         fields = ("name", "metric", "source")
-        _check(entry, ("task", "value", *fields), place)
-        _check_task(entry["task"], tasks, place)
-        texts = {name: _text(entry, name, place) for name in fields}
+        check_fields(entry, ("task", "value", *fields), place)
+        check_task(entry["task"], tasks, place)
+        texts = {name: text_of(entry, name, place) for name in fields}
         floors.append(PublishedFloor(task=entry["task"], value=_percent(entry, place), **texts))
     return OfficialSplits(data["samples"], tuple(floors))
 
@@ -169,6 +166,7 @@ def published_tables(tasks: Sequence[str], floors: Mapping[str, Mapping[str, Est
         DataError: if the data that comes with the package is damaged.
     """
     results, splits, registry = read_published(), read_official_splits(), Registry("task")
+    register = read_register()
     tables = []
     for task in tasks:
         inside = [result for result in results if result.task == task]
@@ -177,7 +175,7 @@ def published_tables(tasks: Sequence[str], floors: Mapping[str, Mapping[str, Est
         title, primary = _title_and_primary(registry, task)
         known = [floor for floor in splits.floors if floor.task == task]
         known += _board_floors(task, primary, floors.get(task, {}), splits, known)
-        tables.append(_table(title, inside, known))
+        tables.append(_table(title, inside, known, register))
     return tuple(tables)
 
 
@@ -200,7 +198,12 @@ def _board_floors(
     ]
 
 
-def _table(title: str, results: Sequence[PublishedResult], floors: Sequence[PublishedFloor]) -> TextTable:
+def _table(
+    title: str,
+    results: Sequence[PublishedResult],
+    floors: Sequence[PublishedFloor],
+    register: Sequence[TrainedOn],
+) -> TextTable:
     rows = [
         (
             result.model,
@@ -209,7 +212,7 @@ def _table(title: str, results: Sequence[PublishedResult], floors: Sequence[Publ
             result.source,
             result.confidence,
             f"{result.value:g}",
-            _remark(result, floors),
+            "; ".join(filter(None, (_remark(result, floors), remark_on(register, result.model, result.task or "")))),
         )
         for result in results
     ]
@@ -224,44 +227,6 @@ def _remark(result: PublishedResult, floors: Sequence[PublishedFloor]) -> str:
         return ""
     highest = max(above, key=lambda floor: floor.value)
     return f"below the {highest.name.replace(' ', '-')} floor {highest.value:.1f}"
-
-
-def _load(name: str) -> Any:
-    try:
-        return loads_strictly((files(__package__) / name).read_bytes())
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {name} of the package: {error}", "install vital-eval again") from error
-
-
-def _objects(data: Any, file: str) -> list[tuple[str, dict[str, Any]]]:
-    if not isinstance(data, list):
-        raise DataError(f"{file} does not hold a list")
-    found = []
-    for number, entry in enumerate(data, start=1):
-        if not isinstance(entry, dict):
-            raise DataError(f"{file}, entry {number} is not an object")
-        found.append((f"{file}, entry {number}", entry))
-    return found
-
-
-def _check(entry: Mapping[str, Any], fields: Sequence[str], place: str) -> None:
-    missing, unknown = sorted(set(fields) - set(entry)), sorted(set(entry) - set(fields))
-    if missing:
-        raise DataError(f"{place} has no field {', '.join(missing)}")
-    if unknown:
-        raise DataError(f"{place} has the unknown field {', '.join(unknown)}")
-
-
-def _check_task(task: Any, tasks: Collection[str], place: str) -> None:
-    if task not in tasks:
-        raise DataError(f"{place}: unknown task {task!r}", f"known: {', '.join(tasks)}")
-
-
-def _text(entry: Mapping[str, Any], name: str, place: str) -> str:
-    value = entry[name]
-    if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{place}: field {name} must be a text, found {value!r:.80}")
-    return value
 
 
 def _percent(entry: Mapping[str, Any], place: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from .board import Board, Row
@@ -21,7 +22,7 @@ from .tables import (
     size_text,
 )
 
-#: The ten characters that act, those that T1 fonts join or print as others, and those that act after a line end.
+#: The ten characters that act, those that fonts print as others, and those that have names.
 _SPECIAL = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -39,16 +40,15 @@ _SPECIAL = {
     '"': r"\textquotedbl{}",
     "`": r"\textasciigrave{}",
     "'": r"\textquotesingle{}",
-    "-": "-{}",
-    "[": "{[}",
-    "]": "{]}",
-    "*": "{*}",
     "\u2013": r"\textendash{}",
     "\u0394": r"\ensuremath{\Delta}",
     "\u2020": r"\dag{}",
     "\u00b7": r"\textperiodcentered{}",
     "\ufffd": "?",
 }
+
+#: A sign, as against the hyphen of a name.
+_MINUS = re.compile(r"(?<![\w-])-(?=\d)")
 
 #: Benchmarks side by side before a board is split into several tables.
 _COLUMNS = 6
@@ -121,8 +121,13 @@ def latex_tables(tables: Sequence[TextTable]) -> list[str]:
 
 
 def latex_text(text: str) -> str:
-    """Escape a text so that it prints as it is and does nothing."""
-    return "".join(_SPECIAL.get(character, character) for character in text)
+    """Escape a text so that it prints as it is and does nothing, wherever it stands."""
+    escaped = "".join(_SPECIAL.get(character, character) for character in text)
+    escaped = _MINUS.sub("$-$", escaped)
+    while "--" in escaped:
+        escaped = escaped.replace("--", "-{}-")
+    # At the start of a row these would belong to the line end before it.
+    return f"{{{escaped[0]}}}{escaped[1:]}" if escaped[:1] in ("[", "*") else escaped
 
 
 def _scores(board: Board, columns: range) -> list[str]:

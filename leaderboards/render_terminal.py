@@ -29,21 +29,27 @@ _CELL_WIDTH = 13
 _HEAD_WIDTH = 17
 _MAX_HEAD_WIDTH = 32
 _TASK_WIDTH = 20
+_LEAST_COLUMNS = 3
 
 
 def print_board(board: Board, console: Console | None = None) -> None:
     """Print a board, chosen for the console's width.
 
     Wide (rows as on the page) needs ``17 + 13 x columns`` characters, on its side ``20 + 13 x rows``; below both
-    the cells are listed one a line. Nothing in a label is taken for markup or reaches the terminal as a control
-    sequence.
+    the benchmarks are shown in parts, and where fewer than three fit the cells are listed one a line. Nothing in a
+    label is taken for markup or reaches the terminal as a control sequence.
     """
     console = console or Console()
-    if _HEAD_WIDTH + _CELL_WIDTH * len(board.columns) <= console.width:
-        room = console.width - _CELL_WIDTH * len(board.columns)
-        console.print(_wide(board, min(room, _MAX_HEAD_WIDTH)))
-    elif _TASK_WIDTH + _CELL_WIDTH * len(board.rows) <= console.width:
+    fitting = (console.width - _HEAD_WIDTH) // _CELL_WIDTH
+    if fitting < len(board.columns) and _TASK_WIDTH + _CELL_WIDTH * len(board.rows) <= console.width:
         console.print(_turned(board))
+    elif fitting >= min(_LEAST_COLUMNS, len(board.columns)):
+        for start in range(0, len(board.columns), fitting):
+            inside = range(start, min(start + fitting, len(board.columns)))
+            room = console.width - _CELL_WIDTH * len(inside)
+            if start:
+                console.print()
+            console.print(_wide(board, min(room, _MAX_HEAD_WIDTH), inside))
     else:
         console.print(_listed(board))
     for remark in remarks(board):
@@ -95,17 +101,17 @@ def render_terminal(board: Board, width: int | None = None) -> str:
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
-def _wide(board: Board, head: int) -> Table:
+def _wide(board: Board, head: int, columns: range) -> Table:
     table = _grid()
     table.add_column(Text("checkpoint"), overflow="fold", width=head - 1)
-    for column in board.columns:
+    for column in (board.columns[index] for index in columns):
         title = Text(_broken(clean(column.title)), style="bold")
         small = filter(None, (clean(column.metric), size_text(column), detectable_text(column)))
         title.append("".join(f"\n{text}" for text in small), style="dim not bold")
         table.add_column(title, justify="right", overflow="fold", width=_CELL_WIDTH - 1)
     for index, row in enumerate(board.rows):
         last = index + 1 == len(board.rows) or board.rows[index + 1].label != row.label
-        table.add_row(_name(row), *(_cell_text(row, i) for i in range(len(row.cells))), end_section=last)
+        table.add_row(_name(row), *(_cell_text(row, i) for i in columns), end_section=last)
     return table
 
 

@@ -14,6 +14,7 @@ from .cost import cost_of, price_of
 from .lines import Line
 from .rules import is_blind
 from .sides import Floors, Side
+from .training_data import TrainedOn, remark_on
 
 #: Order of the baselines; others follow by name.
 _BASELINES = ("whole video", "centre span", "prior span", "random", "majority option")
@@ -25,6 +26,7 @@ def measured_row(
     ranks: Mapping[str, tuple[int, int]],
     deltas: Mapping[str, Comparison],
     graded: Collection[str],
+    register: Sequence[TrainedOn],
 ) -> Row:
     """Return the row of a checkpoint under a mode.
 
@@ -34,6 +36,7 @@ def measured_row(
         ranks: task to best and worst rank.
         deltas: task to the difference to the text-only chain of thought.
         graded: tasks whose scores are not only 0 and 1.
+        register: which checkpoints were trained on data of which benchmarks.
     """
     parts = [line.parts[column.task] for column in columns if column.task in line.parts]
     titles = {column.task: column.title for column in columns}
@@ -41,7 +44,8 @@ def measured_row(
     for column in columns:
         task = column.task
         if task in line.parts:
-            cells.append(_cell(line.parts[task], ranks.get(task), deltas.get(task), task in graded))
+            seen = remark_on(register, line.label, task)
+            cells.append(_cell(line.parts[task], ranks.get(task), deltas.get(task), task in graded, seen))
         else:
             cells.append(ABSENT)
     return Row(
@@ -95,7 +99,7 @@ def _floor(column: Column, name: str, floors: Floors) -> Cell:
     return Cell(value.value, value.low, value.high, value.n, value.clusters, Status.OK, runs)
 
 
-def _cell(part: Side, rank: tuple[int, int] | None, delta: Comparison | None, graded: bool) -> Cell:
+def _cell(part: Side, rank: tuple[int, int] | None, delta: Comparison | None, graded: bool, seen: str) -> Cell:
     cell, head = part.cell, part.cell.headline
     status, notes = Status.OK, []
     if not cell.complete:
@@ -111,7 +115,7 @@ def _cell(part: Side, rank: tuple[int, int] | None, delta: Comparison | None, gr
         notes.append(f"limited to {part.manifest.limit} samples")
     if part.manifest.shard is not None:
         notes.append(f"shard {part.manifest.shard} only")
-    note = "; ".join(notes)
+    note = "; ".join([*notes, seen] if seen else notes)
     if status is not Status.OK:
         return Cell(None, None, None, head.n, head.clusters, status, (part.run,), note)
     price = price_of(part.records, part.entry.metrics[part.entry.primary], graded)

@@ -55,6 +55,8 @@ def obstacle(one: Side, other: Side, allowed: Collection[str] = (), *, strict: b
         if side.cell.tools is not None and side.cell.tools.invalid:
             return side.cell.tools.verdict
     fields = [name for name in _ENTRY_FIELDS if getattr(one.entry, name) != getattr(other.entry, name)]
+    tools, others = one.entry.tools, other.entry.tools
+    fields += [f"tools.{name}" for name in tools if name in others and tools[name] != others[name]]
     free = {*allowed, *_free_fields(one, other)}
     fields += [
         f"protocol.{name}"

@@ -42,6 +42,7 @@ class NExTGQA(Task):
     )
     primary: ClassVar[str] = "Acc@GQA"
     scorer_version: ClassVar[int] = 2
+    digits: ClassVar[int] = 1
     broken_down: ClassVar[tuple[str, ...]] = ("Acc@GQA", "mIoP", "mIoU", "Accuracy")
 
     def annotation_files(self) -> tuple[str, ...]:

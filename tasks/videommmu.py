@@ -122,5 +122,5 @@ def _is_right(answer: Answer, target: Target) -> bool:
         return answer.number is not None and round(answer.number, 2) == round(target.number, 2)
     text = target.text or ""
     # One official answer is a (broken) list of accepted forms.
-    accepted = _LISTED.findall(text) if text.startswith("[") else [text]
+    accepted = [text, *_LISTED.findall(text)] if text.startswith("[") else [text]
     return any(exact_match(answer.text, form) for form in accepted)

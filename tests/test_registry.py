@@ -78,6 +78,8 @@ def test_a_plugin_registers(tmp_path: Path) -> None:
         ("", "no function register"),
         ("def register(:\n", "cannot be imported"),
         ("import no_such_module_here\n", "no_such_module_here"),
+        ("1 / 0\n", "ZeroDivisionError"),
+        ("import sys; sys.exit(7)\n", "SystemExit"),
         ("def register(r):\n    r.tasks.add('mmvu', dict)\n", "registered twice"),
     ],
 )

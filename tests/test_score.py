@@ -139,7 +139,25 @@ def test_the_gain_over_a_question_only_file(load) -> None:  # noqa: F811
     assert report.gain.value == pytest.approx((high - low) / (1 - low))
     assert report.gain.n == n
     with pytest.raises(DataError, match="no gain"):
-        make_report(score_predictions(Registry("task").load("mmvu")(), (), answers(0)), "hash", {}, before)
+        make_report(score_predictions(Registry("task").load("mmvu")(), (), PredictionFile({}, ())), "hash", {}, before)
+
+
+def test_a_question_only_file_with_holes_gives_no_gain(load) -> None:  # noqa: F811
+    # A missing answer counts as wrong there, so every hole would pass for knowledge gained.
+    task, samples = load("videommmu")
+    adaptation = [sample for sample in samples if sample.attributes["track"] == "Adaptation"]
+    full = PredictionFile({sample.id: Prediction(answer=sample.target.letter or "x") for sample in samples}, ())
+    holes = PredictionFile({sample.id: Prediction(answer="A") for sample in adaptation[1:]}, ())
+    after, before = (score_predictions(task, samples, file) for file in (full, holes))
+    report = make_report(after, "hash", {}, before)
+    assert report.gain is None
+    assert report_to_json(report, "p")["question_only"]["outcomes"]["missing"] == len(samples) - len(adaptation) + 1
+
+
+def test_a_file_of_another_benchmark_is_refused(load) -> None:  # noqa: F811
+    task, samples = load("vue_tr")
+    with pytest.raises(DataError, match="none of the 1 ids is a question of vue_tr; the first is '3MSZA/0'"):
+        score_predictions(task, samples, PredictionFile({"3MSZA/0": Prediction(answer="x")}, ()))
 
 
 def test_json_holds_every_figure_with_n_and_interval(load) -> None:  # noqa: F811

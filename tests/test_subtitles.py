@@ -131,3 +131,13 @@ def test_files(tmp_path: Path) -> None:
         with pytest.raises(SubtitleError) as caught:
             read_subtitles(folder, name)
         assert caught.value.code == code, name
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"WEBVTT\n\n00:01.000 --> x", SRT.encode("utf-16")])
+def test_another_format_or_encoding_is_no_silence(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.srt").write_bytes(content)
+    with pytest.raises(SubtitleError) as caught:
+        read_subtitles(tmp_path, "a.srt")
+    assert caught.value.code == "subtitles-unreadable"
+    (tmp_path / "b.srt").write_bytes(b" \n")
+    assert read_subtitles(tmp_path, "b.srt") == ()

@@ -7,13 +7,14 @@ records name their question by the benchmark's official field or by ``id``.
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from vital_eval.errors import DataError
 from vital_eval.span import Window
@@ -21,6 +22,9 @@ from vital_eval.task import SubmissionForm
 
 #: Field that names the question in records without an official form.
 IDENTITY = "id"
+
+#: More of an id helps nobody.
+_SHOWN_CHARACTERS = 80
 
 _LARGEST = sys.float_info.max
 
@@ -108,28 +112,35 @@ def read_predictions(path: Path, form: SubmissionForm | None = None) -> Predicti
         try:
             prediction = _prediction(value, form)
         except _UnusableError as error:
-            faults.append(Fault(FaultKind.UNREADABLE, f"{where}, id {identity}", str(error)))
+            faults.append(Fault(FaultKind.UNREADABLE, f"{where}, id {shown(identity)}", str(error)))
             continue
         known = predictions.get(identity)
         if known is None and identity not in conflicting:
             predictions[identity] = prediction
         elif known == prediction:
-            faults.append(Fault(FaultKind.REPEATED, f"{where}, id {identity}", "the same prediction again; used once"))
+            faults.append(
+                Fault(FaultKind.REPEATED, f"{where}, id {shown(identity)}", "the same prediction again; used once")
+            )
         else:
             predictions.pop(identity, None)
             conflicting.add(identity)
             problem = "another prediction for the same id; none of them is used"
-            faults.append(Fault(FaultKind.CONFLICTING, f"{where}, id {identity}", problem))
+            faults.append(Fault(FaultKind.CONFLICTING, f"{where}, id {shown(identity)}", problem))
     if not predictions:
         first = f" ({faults[0].where}: {faults[0].problem})" if faults else ""
         raise DataError(f"{path} holds no usable prediction{first}", "see docs/score.md for the forms that are read")
     return PredictionFile(predictions, tuple(faults))
 
 
+def shown(identity: str) -> str:
+    """Return an id as messages show it: cut, for a file may hold anything."""
+    return identity if len(identity) <= _SHOWN_CHARACTERS else f"{identity[:_SHOWN_CHARACTERS]}..."
+
+
 def _entries(path: Path, form: SubmissionForm | None) -> Iterator[tuple[str, str | None, Any]]:
     """Yield place, id and value of every entry; an id of ``None`` comes with what is wrong instead of a value."""
     try:
-        with path.open("rb") as file:
+        with _seekable(path) as file:
             start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
             file.seek(0)
             if not start:
@@ -141,10 +152,19 @@ def _entries(path: Path, form: SubmissionForm | None) -> Iterator[tuple[str, str
                 file.seek(0)
                 yield from _document(file.read(), path, form)
     except OSError as error:
-        raise DataError(f"cannot read predictions {path}: {error.strerror}", "check the path") from error
+        raise DataError(f"cannot read predictions {path}: {error.strerror or error}", "check the path") from error
 
 
-def _is_lines(file: Any) -> bool:
+def _seekable(path: Path) -> BinaryIO:
+    file = path.open("rb")
+    if file.seekable():
+        return file
+    # A pipe gives what it holds once.
+    with file:
+        return io.BytesIO(file.read())
+
+
+def _is_lines(file: BinaryIO) -> bool:
     """Tell whether the first line is a whole JSON object that others follow, or a record by itself."""
     try:
         first = _loads(file.readline())
@@ -153,7 +173,7 @@ def _is_lines(file: Any) -> bool:
     return isinstance(first, dict) and (bool(file.read(4096).strip()) or _is_identity(first.get(IDENTITY)))
 
 
-def _lines(file: Any, form: SubmissionForm | None) -> Iterator[tuple[str, str | None, Any]]:
+def _lines(file: BinaryIO, form: SubmissionForm | None) -> Iterator[tuple[str, str | None, Any]]:
     for number, line in enumerate(file, start=1):
         if not line.strip():
             continue
@@ -187,8 +207,6 @@ def _repeats(whole: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
 def _record(where: str, record: Any, form: SubmissionForm | None) -> tuple[str, str | None, Any]:
     if not isinstance(record, dict):
         return where, None, f"{record!r:.60} is not an object"
-    if _repeats(record):
-        return where, None, f"field {record.repeats[0][0]!r:.60} is written twice"  # type: ignore[attr-defined]
     names = (form.identity, IDENTITY) if form else (IDENTITY,)
     for name in names:
         if _is_identity(record.get(name)):
@@ -232,30 +250,30 @@ def _prediction(value: Any, form: SubmissionForm | None) -> Prediction:
     return Prediction(answer=_short(value))
 
 
-def _from_fields(fields: Mapping[str, Any], form: SubmissionForm | None) -> Prediction:
-    official = form is not None and form.identity in fields
-    windows_names = ("spans", "span", form.windows) if official and form else ("spans", "span")
-    answer_names = ("answer", form.answer) if official and form else ("answer",)
-    windows = answer = text = None
-    given = False
-    for name in windows_names:
-        if fields.get(name) is not None:
-            windows = _windows(fields[name])
-        given = given or name in fields
-    for name in answer_names:
-        value = fields.get(name)
-        given = given or name in fields
-        if isinstance(value, list):
-            windows = _windows(value)
-        elif value is not None:
-            answer = _short(value)
-    if fields.get("text") is not None:
-        text = fields["text"]
-        if not isinstance(text, str):
-            raise _UnusableError(f"field 'text' must be a text, got {text!r:.60}")
-    if not given and "text" not in fields:
+def _from_fields(fields: dict[str, Any], form: SubmissionForm | None) -> Prediction:
+    if repeats := _repeats(fields):
+        raise _UnusableError(f"field {repeats[0][0]!r:.60} is written twice")
+    official = form if form is not None and form.identity in fields else SubmissionForm("")
+    names = [name for name in ("answer", "span", "spans", "text", official.windows, official.answer) if name in fields]
+    if not names:
         raise _UnusableError("none of the fields answer, span, spans and text")
-    return Prediction(windows, answer, text)
+    windows: dict[tuple[Window, ...], str] = {}
+    answers: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        value = fields[name]
+        if value is None or name == "text":
+            continue
+        if name in ("span", "spans", official.windows) or isinstance(value, list):
+            windows.setdefault(_windows(value, scored=name == official.windows), name)
+        else:
+            answers.setdefault(_short(value), name)
+    for found in (windows, answers):
+        if len(found) > 1:
+            raise _UnusableError(f"the fields {' and '.join(map(repr, found.values()))} disagree")
+    text = fields.get("text")
+    if text is not None and not isinstance(text, str):
+        raise _UnusableError(f"field 'text' must be a text, got {text!r:.60}")
+    return Prediction(next(iter(windows), None), next(iter(answers), None), text)
 
 
 def _short(value: Any) -> str:
@@ -266,15 +284,18 @@ def _short(value: Any) -> str:
     raise _UnusableError(f"{value!r:.60} is neither a text nor a number")
 
 
-def _windows(value: Any) -> tuple[Window, ...]:
+def _windows(value: Any, *, scored: bool = False) -> tuple[Window, ...]:
     if not isinstance(value, list):
         raise _UnusableError(f"{value!r:.60} is not a list of [start, end] pairs")
     pairs = [value] if len(value) == 2 and not isinstance(value[0], list) else value
     # Released files write "nothing predicted" as [] or as [[]].
-    return tuple(_window(pair) for pair in pairs if pair != [])
+    return tuple(_window(pair, scored=scored) for pair in pairs if pair != [])
 
 
-def _window(pair: Any) -> Window:
+def _window(pair: Any, *, scored: bool) -> Window:
+    if scored and isinstance(pair, list) and len(pair) == 3 and _is_finite(pair[2]):
+        # Official records may carry a score behind the times; the official scripts cut it off.
+        pair = pair[:2]
     if not isinstance(pair, list) or len(pair) != 2 or not all(map(_is_finite, pair)):
         raise _UnusableError(f"{pair!r:.60} is not a [start, end] pair of finite numbers")
     return (float(pair[0]), float(pair[1]))

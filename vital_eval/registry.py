@@ -112,8 +112,9 @@ def _load_plugin(path: Path, registries: Registries) -> None:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except (SyntaxError, ImportError) as error:
-        raise VitalError(f"plugin file {path} cannot be imported: {error}", "mend the file") from error
+    except (Exception, SystemExit) as error:  # someone else's code may do anything
+        problem = f"plugin file {path} cannot be imported: {type(error).__name__}: {error}"
+        raise VitalError(" ".join(problem.split()), "mend the file") from error
     register = getattr(module, "register", None)
     if register is None:
         raise VitalError(f"plugin file {path} has no function register(registries)", "see CONTRIBUTING.md")

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from vital_eval.breakdowns import Part, break_down
+from vital_eval.errors import DataError
 from vital_eval.parsing.options import parse_option
 from vital_eval.parsing.spans import checked_span
 from vital_eval.parsing.turn import split_turn
-from vital_eval.predictions import Fault, FaultKind, Prediction, PredictionFile
+from vital_eval.predictions import Fault, FaultKind, Prediction, PredictionFile, shown
 from vital_eval.sample import Sample
 from vital_eval.span import Span, Window
 from vital_eval.statistics.means import Estimate
@@ -69,6 +70,9 @@ def score_predictions(task: Task, samples: tuple[Sample, ...], file: PredictionF
         task: the benchmark.
         samples: every sample of the split; they make the denominator.
         file: what :func:`vital_eval.predictions.read_predictions` gave. Official ids and our own are both known.
+
+    Raises:
+        DataError: if not one id is that of a sample: the file belongs to another benchmark or split.
     """
     keys = tuple(dict.fromkeys(metric.score for metric in task.metrics))
     columns = {key: np.full(len(samples), np.nan) for key in keys}
@@ -128,15 +132,23 @@ def _by_sample(
     for identity, prediction in file.predictions.items():
         name = names.get(identity)
         if name is None:
-            faults.append(Fault(FaultKind.UNKNOWN, f"id {identity}", f"no question of {task.name} has this id"))
+            faults.append(Fault(FaultKind.UNKNOWN, f"id {shown(identity)}", f"no question of {task.name} has this id"))
         elif name not in found:
             found[name] = prediction
         elif found[name] == prediction:
-            faults.append(Fault(FaultKind.REPEATED, f"id {identity}", f"question {name} under its other id; used once"))
+            faults.append(
+                Fault(FaultKind.REPEATED, f"id {shown(identity)}", f"question {name} under its other id; used once")
+            )
         else:
             conflicting.add(name)
             problem = f"question {name} under its other id with another prediction; none is used"
-            faults.append(Fault(FaultKind.CONFLICTING, f"id {identity}", problem))
+            faults.append(Fault(FaultKind.CONFLICTING, f"id {shown(identity)}", problem))
+    if not found and file.predictions:
+        first = shown(next(iter(file.predictions)))
+        raise DataError(
+            f"none of the {len(file.predictions)} ids is a question of {task.name}; the first is {first!r}",
+            f"ids look like {task.official_id(samples[0])!r}" if samples else "",
+        )
     return {name: value for name, value in found.items() if name not in conflicting}, tuple(faults)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from vital_eval.breakdowns import Part
 from vital_eval.errors import DataError
 from vital_eval.predictions import summarise_faults
-from vital_eval.score import ANSWERED, Scored, breakdown, figure, metric_values
+from vital_eval.score import ANSWERED, MISSING, Scored, breakdown, figure, metric_values
 from vital_eval.statistics.gains import relative_gain
 from vital_eval.statistics.means import Estimate
 from vital_eval.task import AnswerKind, Metric
@@ -44,7 +45,9 @@ class ScoreReport:
         data_hash: hash of the annotation files.
         figures: one per metric of the task, in its order.
         baselines: name of a trivial answerer to metric name to its estimate on the same samples.
-        gain: relative gain of the task's gain metric over a question-only file, if one was given.
+        question_only: the same split answered without the video, if such a file was given.
+        gain: relative gain of the task's gain metric over it; ``None`` without one, and where questions of that metric
+            have no question-only prediction, which would pass for a gain.
         judge: one line that names the judge of the open answers, ``""`` if none was asked.
         judged: metric name to its estimate with the judge's verdicts, for metrics that open answers enter; ``None``
             while answers wait for a verdict.
@@ -54,6 +57,7 @@ class ScoreReport:
     data_hash: str
     figures: tuple[Figure, ...]
     baselines: Mapping[str, Mapping[str, Estimate]]
+    question_only: Scored | None
     gain: Estimate | None
     judge: str = ""
     judged: Mapping[str, Estimate] | None = None
@@ -81,6 +85,7 @@ def make_report(
         data_hash=data_hash,
         figures=tuple(_figure(scored, metric) for metric in scored.task.metrics),
         baselines=baselines,
+        question_only=question_only,
         gain=None if question_only is None else _gain(scored, question_only),
     )
 
@@ -112,11 +117,17 @@ def _figure(scored: Scored, metric: Metric) -> Figure:
     return Figure(metric, whole, answered, breakdown(scored, metric) if shown else ())
 
 
-def _gain(scored: Scored, question_only: Scored) -> Estimate:
+def _gain(scored: Scored, question_only: Scored) -> Estimate | None:
     task = scored.task
     if not task.gain_metric:
         raise DataError(f"{task.name} reports no gain over a question-only run", "leave --question-only out")
     metric = next(metric for metric in task.metrics if metric.name == task.gain_metric)
+    column = question_only.columns[metric.score]
+    if any(
+        outcome == MISSING and not math.isnan(value)
+        for outcome, value in zip(question_only.outcomes, column.tolist(), strict=True)
+    ):
+        return None
     # Both hold every sample of the split, in the same order.
     after, before = metric_values(scored, metric), metric_values(question_only, metric)
     return relative_gain([item.value for item in after], [item.value for item in before], [i.cluster for i in after])
@@ -139,12 +150,8 @@ def report_to_json(report: ScoreReport, predictions: str) -> dict[str, Any]:
         "primary": task.primary,
         "digits": task.digits,
         "n": len(scored.samples),
-        "outcomes": scored.counts,
-        "reasons": dict(scored.reasons),
-        "faults": {
-            "counts": {kind.value: count for kind, count in summarise_faults(scored.faults).items()},
-            "list": [dataclasses.asdict(fault) for fault in scored.faults],
-        },
+        **_what_came(scored),
+        "question_only": None if report.question_only is None else _what_came(report.question_only),
         "metrics": {
             each.metric.name: {
                 **_percent(each.all),
@@ -161,6 +168,17 @@ def report_to_json(report: ScoreReport, predictions: str) -> dict[str, Any]:
         "judge": report.judge or None,
         "judged": None if report.judged is None else {name: _percent(each) for name, each in report.judged.items()},
         "gain": None if report.gain is None else {"metric": task.gain_metric, **_percent(report.gain)},
+    }
+
+
+def _what_came(scored: Scored) -> dict[str, Any]:
+    return {
+        "outcomes": scored.counts,
+        "reasons": dict(scored.reasons),
+        "faults": {
+            "counts": {kind.value: count for kind, count in summarise_faults(scored.faults).items()},
+            "list": [dataclasses.asdict(fault) for fault in scored.faults],
+        },
     }
 
 

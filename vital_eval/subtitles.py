@@ -62,7 +62,11 @@ def read_subtitles(folder: Path, name: str) -> tuple[SubtitleLine, ...]:
             raise SubtitleError("subtitles-missing")
         if path.stat().st_size > MAX_FILE_BYTES:
             raise SubtitleError("subtitles-unreadable")
-        return parse_srt(path.read_text(encoding="utf-8-sig", errors="replace"))
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
+        lines = parse_srt(text)
+        if text.strip() and not lines:
+            raise SubtitleError("subtitles-unreadable")  # another format or encoding
+        return lines
     except (FileNotFoundError, NotADirectoryError) as error:
         raise SubtitleError("subtitles-missing") from error
     except (OSError, ValueError, RuntimeError) as error:  # a NUL in the name, a loop of links, no permission

@@ -101,3 +101,29 @@ def test_printable_keeps_text_and_tames_control_characters() -> None:
 
 def test_table_aligns() -> None:
     assert table(("name", "n"), [("a", "5"), ("bcd", "12")]) == "name   n\na      5\nbcd   12"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    code = "import os, sys, time; from vital_eval.cli.main import main; os.read(0, 1); sys.exit(main(['tasks']))"
+    child = subprocess.Popen(
+        [sys.executable, "-P", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    assert child.stderr is not None
+    child.stdout.close()
+    child.stdin.write(b"x")
+    child.stdin.close()
+    assert child.stderr.read() == b""
+    assert child.wait() in (0, 1)
+    child.stderr.close()
+
+
+def test_a_closed_output_is_no_traceback() -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$0" -P -m vital_eval tasks >&-', sys.executable],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr

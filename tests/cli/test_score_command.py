@@ -55,6 +55,7 @@ def test_whatever_is_wrong_with_the_file_is_named_and_counted(root, capsys) -> N
     lines = [
         '{"id": "unheard/0", "span": [1, 2]}',
         "{torn",
+        '{"id": "V/0", "span": [4, 12]}',
         '{"id": "V/1", "span": [1, 2]}',
         '{"id": "V/1", "span": [1, 3]}',
     ]
@@ -64,16 +65,17 @@ def test_whatever_is_wrong_with_the_file_is_named_and_counted(root, capsys) -> N
     told = capsys.readouterr()
     for word in (
         "unreadable: line 2",
-        f"conflicting: line 4, id {video}/1",
+        f"conflicting: line 5, id {video}/1",
         "unknown: id unheard/0",
-        "missing: 2 of 2",
+        "missing: 1 of 2",
     ):
         assert word in told.err
-    assert "0 answered, 0 unparsed, 2 missing" in told.out
+    assert "1 answered, 0 unparsed, 1 missing" in told.out
 
 
 def test_many_faults_are_cut_short_in_words_and_whole_in_json(root, capsys) -> None:
-    content = {f"stranger {number}": "x" for number in range(50)}
+    video = next(iter(json.loads((root / "charades_sta" / "charades_test.json").read_text())))
+    content = {f"stranger {number}": "x" for number in range(50)} | {f"{video}/0": "4 to 12"}
     assert score(root, "charades_sta", content) == 3
     told = capsys.readouterr().err
     assert "unknown: and 45 more" in told
@@ -88,11 +90,14 @@ def test_many_faults_are_cut_short_in_words_and_whole_in_json(root, capsys) -> N
     [
         ("charades", (), "did you mean charades_sta"),
         ("charades_sta", ("--question-only", "p.json"), "no gain over a question-only run"),
+        ("mmvu", (), "none of the 1 ids is a question of mmvu"),
+        ("mmvu", ("--judge-file", "x.jsonl"), "--judge-file names no judge"),
     ],
 )
 def test_mistakes_are_one_line(task, options, problem, root, capsys, monkeypatch) -> None:
     monkeypatch.chdir(root.parent)
-    assert score(root, task, {"a": "b"}, *options) == 1
+    video = next(iter(json.loads((root / "charades_sta" / "charades_test.json").read_text())))
+    assert score(root, task, {f"{video}/0": "b"}, *options) == 1
     told = capsys.readouterr().err
     assert told.startswith("error: ")
     assert problem in told
@@ -164,3 +169,12 @@ def test_a_judge_that_fails_withholds_the_judged_figures(root, server, capsys) -
 def test_a_judge_for_a_benchmark_without_open_questions_is_refused(root, server, capsys) -> None:
     assert score(root, "video_mme", {"001-1": "A"}, *judge(server)) == 1
     assert "has no open-ended questions" in capsys.readouterr().err
+
+
+def test_a_judge_that_is_not_there_leaves_the_rules_figures(root, capsys) -> None:
+    (_, opened) = Registry("task").load("mmvu")().samples(root / "mmvu")
+    options = ("--judge-endpoint", "http://127.0.0.1:9/v1", "--judge-model", "nobody", "--no-baselines")
+    assert score(root, "mmvu", {opened.id: {"answer": "the camera pans"}}, *options) == 1
+    told = capsys.readouterr()
+    assert "Open exact match" in told.out
+    assert told.err.startswith("error: ")

@@ -21,6 +21,7 @@ from vital_eval.record import Record
 from vital_eval.run_log import RunLog
 from vital_eval.statistics.means import Estimate
 from vital_eval.summary import summarise, write_summary
+from vital_eval.task import Answer
 from vital_eval.trajectory import StopReason, ToolCall, Trajectory, Turn
 
 
@@ -46,14 +47,20 @@ class RunSpec:
     and_also: Callable[[Protocol], Protocol] | None = None
     baselines: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
     details: Mapping[str, str] = field(default_factory=dict)
+    luck: str = ""
+    attempts: int = 1
+    letters: bool = False
+    scorer_version: int = 1
+    tool_hash: str = ""
 
 
 MakeRun = Callable[..., Path]
 
 
-def _record(spec: RunSpec, entry: Entry, index: int) -> Record:
+def _record(spec: RunSpec, entry: Entry, index: int, attempt: int) -> Record:
     protocol = entry.protocol
-    generator = random.Random(f"{entry.task} {protocol.mode} {index}")  # noqa: S311
+    seed = f"{entry.task} {protocol.mode} {index}{spec.luck}" + (f" {attempt}" if attempt else "")
+    generator = random.Random(seed)  # noqa: S311
     tool = protocol.mode is Mode.TOOL
     score = min(1.0, generator.random() + (spec.lift if tool else 0.0))
     call = ToolCall("{}", "get_video_clip_frame", spec.tool_error, "", (0, 1), frame_times=(0.0, 0.5))
@@ -69,11 +76,14 @@ def _record(spec: RunSpec, entry: Entry, index: int) -> Record:
         mode=protocol.mode,
         protocol=protocol.hash,
         sample_id=f"s{index}",
-        attempt=0,
+        attempt=attempt,
         cluster=f"v{index // 2}",
         outcome=outcome,
         reason="no-span" if outcome is Outcome.UNPARSED else "",
-        answer=None,
+        answer=Answer("A", letter="A" if score > 0.5 else "B")
+        if spec.letters and outcome is Outcome.ANSWERED
+        else None,
+        attributes={"length": "short" if index < 6 else "long"},
         scores={"iou": score, "right": float(score > 0.5)},
         trajectory=Trajectory((first, turn) if tool else (turn,), StopReason.ANSWERED, "1", (0.0, 1.0), 9.0, "", 1.5),
     )
@@ -92,21 +102,40 @@ def make_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeRun:
         for task in spec.tasks:
             grounding = task in ("charades_sta", "rextime", "vidchapters", "activitynet_mr")
             metrics = {"mIoU": "iou", "R@0.5": "right"} if grounding else {"accuracy": "right"}
+            if task == "videommmu":
+                metrics["Adaptation"] = "right"
             changes = [spec.change, *([spec.and_also] if spec.and_also else [])]
             entries += [
                 Entry(
-                    task, 1, next(iter(metrics)), metrics, change(preset("nano", mode, task)), spec.data_hash, samples
+                    task,
+                    spec.scorer_version,
+                    next(iter(metrics)),
+                    metrics,
+                    change(preset("nano", mode, task)),
+                    spec.data_hash,
+                    samples,
+                    {"get_video_clip_frame": spec.tool_hash} if spec.tool_hash and mode is Mode.TOOL else {},
                 )
                 for mode in spec.modes
                 for change in changes
             ]
         engine = EngineInfo("hf", "nano-1", spec.fingerprint, FrameGeometry(32, 2), spec.details)
-        manifest = Manifest(spec.label, engine, tuple(entries), "2026", "0.1.0", limit=spec.limit, shard=spec.shard)
+        manifest = Manifest(
+            spec.label,
+            engine,
+            tuple(entries),
+            "2026",
+            "0.1.0",
+            attempts=spec.attempts,
+            limit=spec.limit,
+            shard=spec.shard,
+        )
         folder = tmp_path / spec.name
         with RunLog.open(folder, manifest) as log:
             for entry in entries:
                 for index in range(spec.samples - spec.leave_out):
-                    log.append(_record(spec, entry, index))
+                    for attempt in range(spec.attempts):
+                        log.append(_record(spec, entry, index, attempt))
             write_summary(folder, summarise(manifest, log.records, spec.baselines))
         return folder
 

@@ -16,9 +16,12 @@ from pathlib import Path
 import pytest
 
 from vital_eval.errors import RunLogError
-from vital_eval.leaderboards.board import Board, Cell, Status, build_board
-from vital_eval.leaderboards.render import render_csv, render_html, render_markdown, render_terminal
-from vital_eval.leaderboards.tables import cell_texts, clean, further_tables, interval, percent, points
+from vital_eval.leaderboards.board import Board, Cell, Status, build_board, make_board
+from vital_eval.leaderboards.further import further_tables
+from vital_eval.leaderboards.render import render_csv, render_html, render_latex, render_markdown, render_terminal
+from vital_eval.leaderboards.render_csv import render_pairs_csv, render_parts_csv
+from vital_eval.leaderboards.sides import read_runs
+from vital_eval.leaderboards.tables import cell_texts, clean, interval, percent, points
 from vital_eval.leaderboards.write import write_board
 from vital_eval.protocol import Mode
 from vital_eval.statistics.means import Estimate
@@ -127,7 +130,10 @@ def test_csv_is_tidy_and_no_formula(make_run: MakeRun) -> None:
     board = _board(make_run, label=HOSTILE)
     rows = list(csv.DictReader(io.StringIO(render_csv(board), newline="")))
     assert len(rows) == len(board.rows) * len(board.columns)
-    assert all(not value.startswith(("=", "+", "-", "@")) for row in rows for value in row.values())
+    for row in rows:
+        for name, value in row.items():
+            number = name.startswith(("percent", "delta"))
+            assert not value.startswith(("=", "+", "-", "@")) or (number and float(value) < 0)
     assert rows[0]["checkpoint"].startswith("'=1+1|<script>")
     cell = board.rows[0].cells[0]
     assert cell.value is not None
@@ -150,8 +156,8 @@ def test_terminal_fits_every_width(make_run: MakeRun, width: int) -> None:
 
 def test_eleven_columns_fit_160_characters(make_run: MakeRun) -> None:
     text = render_terminal(_board(make_run, tasks=ELEVEN, samples=4), 160)
-    header = next(line for line in text.splitlines() if line.startswith("checkpoint"))
-    assert header.count("n 4 in 2") == 11
+    assert max(line.count("n 4 in 2") for line in text.splitlines()) == 11
+    assert max(line.count("MDE ") for line in text.splitlines()) == 11
 
 
 def test_outcome_table_adds_up(make_run: MakeRun) -> None:
@@ -165,12 +171,14 @@ def test_write_board_is_reproducible_and_keeps_other_files(make_run: MakeRun, tm
     board = _board(make_run, label=HOSTILE)
     folder = tmp_path / "deep" / "pages"
     paths = write_board(board, folder)
-    assert [path.name for path in paths] == ["board.md", "board.csv", "board.html"]
+    assert [path.name for path in paths] == [
+        *("board.md", "board.csv", "board.html", "board.tex", "pairs.csv", "parts.csv")
+    ]
     before = [path.read_bytes() for path in paths]
     (folder / "notes.txt").write_text("mine")
     write_board(board, folder)
     assert [path.read_bytes() for path in paths] == before
-    assert sorted(path.name for path in folder.iterdir()) == ["board.csv", "board.html", "board.md", "notes.txt"]
+    assert {path.name for path in folder.iterdir()} == {"notes.txt", *(path.name for path in paths)}
 
 
 def test_a_folder_that_cannot_be_written(make_run: MakeRun, tmp_path: Path) -> None:
@@ -189,7 +197,46 @@ def test_a_board_without_baselines_tools_or_comparisons(make_run: MakeRun) -> No
 def test_boards_load_no_heavy_package() -> None:
     code = (
         "import sys, vital_eval.leaderboards.board, vital_eval.leaderboards.write, vital_eval.leaderboards.render;"
-        "print([name for name in ('torch', 'transformers', 'pandas', 'av') if name in sys.modules])"
+        "heavy = ('torch', 'transformers', 'pandas', 'av', 'matplotlib', 'scipy');"
+        "print([name for name in heavy if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_pictures_are_inside_the_page_and_linked_in_markdown(make_run: MakeRun, tmp_path: Path) -> None:
+    reading = read_runs([make_run()])
+    board = make_board(reading)
+    write_board(board, tmp_path / "board", reading.sides)
+    page = (tmp_path / "board" / "board.html").read_text()
+    assert "img-src data:;" in page
+    assert "script-src" not in page
+    sources = re.findall(r'src="([^"]*)"', page)
+    drawn = sorted(path.name for path in (tmp_path / "board").glob("*.svg"))
+    assert drawn
+    assert len(sources) == len(drawn)
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in sources)
+    links = re.findall(r"!\[[^]]*\]\(([^)]*)\)", (tmp_path / "board" / "board.md").read_text())
+    assert sorted(links) == drawn
+
+
+def test_long_tables_are_in_files_only(make_run: MakeRun) -> None:
+    board = _board(make_run)
+    text = render_terminal(board, 120)
+    assert "Break-downs" in next(line for line in text.splitlines() if line.startswith("In the files only"))
+    assert "nano, tool minus" not in text
+    for page in (render_markdown(board), render_html(board), render_latex(board)):
+        assert "All pairs" in page
+        assert "length" in page
+        assert "rank" in page
+        assert "Reported elsewhere" in page
+    parts = list(csv.DictReader(io.StringIO(render_parts_csv(board), newline="")))
+    assert {row["value"] for row in parts} == {"short", "long"}
+    pairs = list(csv.DictReader(io.StringIO(render_pairs_csv(board), newline="")))
+    assert len(pairs) == len(board.comparisons) + len(board.pairs)
+
+
+def test_numbers_of_others_stand_last_and_have_no_rank(make_run: MakeRun) -> None:
+    titles = [table.title for table in further_tables(_board(make_run))]
+    first = next(index for index, title in enumerate(titles) if title.startswith("Reported elsewhere"))
+    assert all(title.startswith("Reported elsewhere") for title in titles[first:])

@@ -67,6 +67,7 @@ def test_agrees_with_cluster_robust_least_squares() -> None:
     result = _plain(values.tolist(), [str(cluster) for cluster in clusters])
     assert result.value == pytest.approx(values.mean())
     assert result.se == pytest.approx(_sandwich_intercept_se(values, clusters), rel=1e-12)
+    assert result.se is not None
     assert result.high == pytest.approx(values.mean() + stats.t.ppf(0.975, 22) * result.se)
     assert (result.n, result.clusters) == (200, 23)
 
@@ -271,6 +272,7 @@ def test_the_mean_is_exactly_rounded() -> None:
 def test_minimum_detectable_difference_is_found_four_times_in_five() -> None:
     assert minimum_detectable(None) is None
     effect = minimum_detectable(0.01)
+    assert effect is not None
     assert effect == pytest.approx(0.028)
     power = stats.norm.sf(1.959964 - effect / 0.01) + stats.norm.cdf(-1.959964 - effect / 0.01)
     assert power == pytest.approx(0.8, abs=0.001)

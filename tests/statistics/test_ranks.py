@@ -17,9 +17,8 @@ def _rows(count: int, videos: int, seed: int = 0) -> tuple[np.ndarray, list[str]
     """Scores of ``count`` rows over three questions a video, in strata of which one is rare."""
     generator = np.random.default_rng(seed)
     clusters = [f"v{index // 3}" for index in range(3 * videos)]
-    paths: _Paths = [
-        ("rare",) if index < 3 else ("direction", "hard" if index % 3 else "easy") for index in range(3 * videos)
-    ]
+    kinds: _Paths = [("count",), ("direction", "easy"), ("direction", "easy")]
+    paths = [("direction", "rare") if index == 1 else kinds[index % 3] for index in range(3 * videos)]
     hardness = np.repeat(generator.random(videos), 3)
     scores = generator.random((count, 3 * videos)) < 0.6 * hardness + 0.06 * np.arange(count)[:, None]
     return scores.astype(float), clusters, paths
@@ -84,6 +83,14 @@ def test_a_clear_order_is_certain_and_equal_rows_share_their_rank() -> None:
     clusters = [str(index // 2) for index in range(40)]
     ranges = rank_ranges([easy, easy + 0.3, easy, easy + 0.4], clusters, [()] * 40)
     assert ranges == (RankRange(3, 3), RankRange(2, 2), RankRange(3, 3), RankRange(1, 1))
+
+
+def test_rounding_makes_no_row_better() -> None:
+    # 0.1 + 0.2 + 0.3 is not 0.3 + 0.2 + 0.1 in floating point.
+    paths: _Paths = [(kind,) for _ in range(10) for kind in "abc"]
+    up, down = [0.1, 0.2, 0.3] * 10, [0.3, 0.2, 0.1] * 10
+    ranges = rank_ranges([up, down], [index // 3 for index in range(30)], paths, draws=100)
+    assert ranges == (RankRange(1, 1), RankRange(1, 1))
 
 
 def test_rows_of_equal_strength_cannot_be_told_apart() -> None:

@@ -18,13 +18,14 @@ from tests.traps.worlds import PROTOCOL, entry, manifest, record, task, write_ru
 from vital_eval.cli.main import main
 from vital_eval.engine import EngineInfo, FrameGeometry
 from vital_eval.errors import RunLogError
-from vital_eval.leaderboards.board import Board, build_board
+from vital_eval.leaderboards.board import Board, build_board, make_board
 from vital_eval.leaderboards.cells import Kind
 from vital_eval.leaderboards.comparison import compare
 from vital_eval.leaderboards.published import PUBLISHED_TITLE, published_tables, read_published
 from vital_eval.leaderboards.render_markdown import render_markdown
 from vital_eval.leaderboards.sides import read_runs
 from vital_eval.leaderboards.tables import INTERVAL_NOTE
+from vital_eval.leaderboards.training_data import TrainedOn
 from vital_eval.presets import preset
 from vital_eval.protocol import Mode, Protocol
 from vital_eval.record import Record
@@ -286,14 +287,21 @@ def test_trap_136_other_scorers_and_other_data_share_no_column(tmp_path: Path) -
             build_board([first, second])
 
 
-def test_trap_137_how_a_reported_checkpoint_was_trained_stands_beside_its_number() -> None:
+def test_trap_137_a_checkpoint_trained_on_the_benchmark_is_marked(tmp_path: Path) -> None:
     naive_row = ("VITAL-7B", "59.9")
     assert not any("train" in text for text in naive_row)
     (table,) = published_tables(["charades_sta"], {})
-    place = table.header.index("setting")
-    settings = [row[place] for row in table.rows if row[0] == "VITAL-7B"]
-    assert any("trained on the training split" in setting for setting in settings)
+    assert all("in-domain" in row[-1] for row in table.rows if row[0] == "VITAL-7B")
     assert all(one.setting and one.source and one.confidence for one in read_published())
+    # A measured row is marked by the same register.
+    run = both_modes(tmp_path / "run", [0.5] * 24, [0.6] * 24)
+    reading = read_runs([run])
+    label = reading.sides[0].manifest.label
+    seen = [TrainedOn(label, "moments", "training split", "its own log", "first-hand")]
+    assert all("in-domain" not in cell.note for row in make_board(reading, register=[]).rows for cell in row.cells)
+    measured = [row for row in make_board(reading, register=seen).rows if row.mode is not None]
+    assert measured
+    assert all("in-domain" in cell.note for row in measured for cell in row.cells)
 
 
 def test_trap_138_tool_use_is_judged_on_the_same_samples_only(tmp_path: Path) -> None:

@@ -14,15 +14,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the board's files")
     parser.add_argument("--no-plots", action="store_true", help="draw no pictures")
+    parser.add_argument(
+        "--training-data",
+        type=Path,
+        metavar="FILE",
+        help="which checkpoints were trained on data of which benchmarks (JSON), beside the package's own register",
+    )
 
 
 def execute(args: argparse.Namespace) -> int:
     """Build, write and print the board."""
-    make_board(tuple(args.runs), args.out, plots=not args.no_plots)
+    make_board(tuple(args.runs), args.out, plots=not args.no_plots, training_data=args.training_data)
     return 0
 
 
-def make_board(runs: tuple[Path, ...], out: Path, *, plots: bool = True) -> None:
+def make_board(runs: tuple[Path, ...], out: Path, *, plots: bool = True, training_data: Path | None = None) -> None:
     """Write the board's files below ``out``, print the board and where the files are.
 
     Raises:
@@ -31,10 +37,11 @@ def make_board(runs: tuple[Path, ...], out: Path, *, plots: bool = True) -> None
     from vital_eval.leaderboards.board import make_board as board_of
     from vital_eval.leaderboards.render import print_board, render_terminal
     from vital_eval.leaderboards.sides import read_runs
+    from vital_eval.leaderboards.training_data import read_register
     from vital_eval.leaderboards.write import write_board
 
     reading = read_runs(runs)
-    board = board_of(reading)
+    board = board_of(reading, register=read_register(training_data))
     files = write_board(board, out, reading.sides if plots else ())
     if sys.stdout.isatty():
         print_board(board)

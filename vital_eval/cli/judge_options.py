@@ -33,6 +33,8 @@ def judge_from_options(args: argparse.Namespace) -> ChatJudge | None:
             is not set.
     """
     if args.judge_endpoint is None and args.judge_model is None:
+        if args.judge_file is not None:
+            raise VitalError("--judge-file names no judge", "give --judge-endpoint and --judge-model too")
         return None
     for option in ("judge_endpoint", "judge_model"):
         if not getattr(args, option):

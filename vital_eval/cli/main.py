@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn, Protocol, cast
@@ -53,12 +54,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Titles and labels hold any character; a terminal or a log in an old encoding must not stop a command.
         sys.stdout.reconfigure(errors="backslashreplace")
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser, commands = _parser(arguments)
-    args = parser.parse_args(arguments)
     try:
+        parser, commands = _parser(arguments)
+        args = parser.parse_args(arguments)
         return commands[args.command].execute(args)
+    except BrokenPipeError:
+        # Whoever read the output has seen enough. What is still buffered must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_ERROR
     except (VitalError, OSError) as error:
-        if args.debug:
+        if "--debug" in arguments:
             raise
         complain(f"error: {_one_line(error)}")
         return EXIT_ERROR

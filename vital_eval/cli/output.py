@@ -13,13 +13,15 @@ EXIT_INTERRUPTED = 130
 
 
 def say(text: str = "") -> None:
-    """Write a line, or several, to standard output."""
-    sys.stdout.write(printable(text) + "\n")
+    """Write a line, or several, to standard output; nowhere if that was closed before the start."""
+    if sys.stdout is not None:
+        sys.stdout.write(printable(text) + "\n")
 
 
 def complain(text: str) -> None:
-    """Write one line to standard error."""
-    sys.stderr.write(" ".join(printable(text).split()) + "\n")
+    """Write one line to standard error; nowhere if that was closed before the start."""
+    if sys.stderr is not None:
+        sys.stderr.write(" ".join(printable(text).split()) + "\n")
 
 
 def printable(text: str) -> str:

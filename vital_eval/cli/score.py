@@ -56,7 +56,7 @@ def _execute(args: argparse.Namespace) -> int:
     from vital_eval.predictions import read_predictions
     from vital_eval.registry import Registries
     from vital_eval.score import fault_lines, score_predictions
-    from vital_eval.score_report import make_report, report_to_json
+    from vital_eval.score_report import make_report
 
     client = judge_from_options(args)
     task = Registries(tuple(args.plugin)).tasks.load(args.task)()
@@ -70,11 +70,13 @@ def _execute(args: argparse.Namespace) -> int:
     status = 0
     if client is not None:
         store = args.judge_file or args.predictions.with_name(f"{args.predictions.name}.judge.jsonl")
-        report, status = _judged(report, client, store)
-    if args.json:
-        say(json.dumps(report_to_json(report, args.predictions.name), indent=1))
-    else:
-        _print(report, args.predictions.name)
+        try:
+            report, status = _judged(report, client, store)
+        except VitalError:
+            # What the rules say stands without the judge.
+            _tell(report, args)
+            raise
+    _tell(report, args)
     for name, each in (("", scored), ("question-only ", question_only)):
         if each is None or each.clean:
             continue
@@ -85,6 +87,15 @@ def _execute(args: argparse.Namespace) -> int:
                 f"{name}missing: {missing} of {len(each.samples)} questions have no prediction and count as unanswered"
             )
     return status if scored.clean and (question_only is None or question_only.clean) else EXIT_OWED
+
+
+def _tell(report: ScoreReport, args: argparse.Namespace) -> None:
+    from vital_eval.score_report import report_to_json
+
+    if args.json:
+        say(json.dumps(report_to_json(report, args.predictions.name), indent=1))
+    else:
+        _print(report, args.predictions.name)
 
 
 def _judged(report: ScoreReport, client: ChatJudge, path: Path) -> tuple[ScoreReport, int]:
@@ -130,6 +141,8 @@ def _print(report: ScoreReport, predictions: str) -> None:
     say(table(("metric", "percent", "95 % interval", "n", "clusters", "answered only", "n"), rows))
     if report.gain is not None:
         say(f"\ngain over question-only, {task.gain_metric}: {_cell(report.gain, task.digits)} (n {report.gain.n})")
+    elif report.question_only is not None:
+        say(f"\ngain over question-only, {task.gain_metric}: withheld, questions of the question-only file are missing")
     _print_judged(report)
     _print_parts(report)
     _print_baselines(report)

@@ -23,6 +23,9 @@ _SHORT = VideoPlan(24.0, 40.0)
 _MEDIUM = VideoPlan(40.0, 90.0)
 _LONG = VideoPlan(80.0, 120.0)
 
+#: Grounding queries asked about one video. Few, so that a small world has many videos: they are what a test counts.
+_QUERIES_PER_VIDEO = 2
+
 
 @dataclass(frozen=True, slots=True)
 class _Video:
@@ -94,8 +97,9 @@ def _moments(
 ) -> None:
     """Write the test file and, as the second of ``files``, the training file."""
     entries = {}
-    for item in _videos(folder, seed, _share(per_task, 3), (plan,), name):
-        events = [item.video.events[index] for index in item.rng.permutation(len(item.video.events))[:3]]
+    for item in _videos(folder, seed, _share(per_task, _QUERIES_PER_VIDEO), (plan,), name):
+        places = item.rng.permutation(len(item.video.events))[:_QUERIES_PER_VIDEO]
+        events = [item.video.events[index] for index in places]
         entries[item.name] = {
             "duration": item.video.duration,
             "timestamps": [list(event.window) for event in events],
@@ -126,7 +130,8 @@ def _activitynet_mr(folder: Path, seed: int, per_task: int) -> None:
 def _vidchapters(folder: Path, seed: int, per_task: int) -> None:
     plan = VideoPlan(_LONG.shortest, _LONG.longest, tiled=True)
     rows: list[dict[str, Any]] = []
-    for item in _videos(folder, seed, _share(per_task, 3), (plan,), lambda number: f"nano{number:07d}"):
+    videos = _share(per_task, _QUERIES_PER_VIDEO)
+    for item in _videos(folder, seed, videos, (plan,), lambda number: f"nano{number:07d}"):
         rows += [
             {
                 "qid": len(rows) + place,
@@ -136,7 +141,7 @@ def _vidchapters(folder: Path, seed: int, per_task: int) -> None:
                 "split": "test",
                 "relevant_windows": [list(event.window)],
             }
-            for place, event in enumerate(item.video.events[:3])
+            for place, event in enumerate(item.video.events[:_QUERIES_PER_VIDEO])
         ]
     _write_lines(folder / "chapters_vmr_test.json", rows)
     training = [
@@ -156,9 +161,10 @@ def _vidchapters(folder: Path, seed: int, per_task: int) -> None:
 def _vue_tr(folder: Path, seed: int, per_task: int) -> None:
     plans = (VideoPlan(30.0, 59.0), VideoPlan(60.0, 120.0), VideoPlan(60.0, 120.0, repeated=True))
     rows: list[dict[str, Any]] = []
-    for item in _videos(folder, seed, _share(per_task, 3), plans, lambda number: f"nano{number:07d}"):
+    videos = _share(per_task, _QUERIES_PER_VIDEO)
+    for item in _videos(folder, seed, videos, plans, lambda number: f"nano{number:07d}"):
         queries = {event.name: item.video.windows_of(event.colour) for event in item.video.events}
-        for query, windows in list(queries.items())[:3]:
+        for query, windows in list(queries.items())[:_QUERIES_PER_VIDEO]:
             rows.append(
                 {
                     "query_id": len(rows),
