@@ -200,5 +200,5 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
         "import sys, json, vital_eval; vital_eval.load_run; "
         "print(json.dumps(sorted({'pandas', 'torch', 'numpy', 'transformers', 'matplotlib'} & set(sys.modules))))"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-P", "-c", code], check=True, capture_output=True, text=True, timeout=60)
     assert json.loads(done.stdout) == []

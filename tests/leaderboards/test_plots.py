@@ -191,4 +191,4 @@ def test_a_folder_that_cannot_be_written_is_named(make_board: MakeBoard, tmp_pat
 
 def test_importing_plots_does_not_load_matplotlib() -> None:
     code = "import sys, vital_eval.leaderboards.plots; assert not {'matplotlib', 'pandas', 'torch'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-P", "-c", code], check=True, timeout=60)

@@ -57,7 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         parser, commands = _parser(arguments)
         args = parser.parse_args(arguments)
-        return commands[args.command].execute(args)
+        status = commands[args.command].execute(args)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here a reader that is gone can still be told from an error
+        return status
     except BrokenPipeError:
         # Whoever read the output has seen enough. What is still buffered must not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
