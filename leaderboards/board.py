@@ -180,5 +180,6 @@ def titles_of(tasks: Iterable[str]) -> dict[str, tuple[str, str]]:
 
 def _column(task: str, titles: Mapping[str, str], parts: Sequence[Side]) -> Column:
     entry = next(part.entry for part in parts if part.entry.task == task)
-    clusters = len({cluster for _, cluster in entry.samples})
-    return Column(task, titles.get(task, task), entry.primary, len(entry.samples), clusters)
+    # What the headline counts: MMVU's leaves the open questions out.
+    counted = max((part.cell.headline for part in parts if part.entry.task == task), key=lambda one: one.n)
+    return Column(task, titles.get(task, task), entry.primary, counted.n, counted.clusters)

@@ -22,9 +22,9 @@ from .tables import TextTable, clean, text_table
 TITLE = "vital-eval compare"
 
 NOTE = (
-    "A minus B in points over the samples that both answered, with the 95 % interval clustered by video. p: sign-flip "
-    "permutation test by video; over c videos that differ it cannot fall below 2 to the power of 1 - c. Holm p: "
-    "adjusted over the benchmarks of the table, the pooled line apart; the verdict on A is Holm p below 0.05. MDE: "
+    "A minus B in points over the samples that count on both sides, with the 95 % interval clustered by video. p: "
+    "sign-flip permutation test by video; over c videos that differ it cannot fall below 2 to the power of 1 - c. Holm "
+    "p: adjusted over the benchmarks of the table, the pooled line apart; the verdict on A is Holm p below 0.05. MDE: "
     "smallest difference that would be found in four of five cases, in points. Dropped: samples that count on one "
     "side only. Only one side right: counted where scores are 0 or 1 (McNemar's table)."
 )

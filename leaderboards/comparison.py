@@ -149,7 +149,7 @@ def compare_pooled(
     plain = Comparison(label, POOLED_TITLE, "mIoU", None, 0, one=names[0], other=names[1])
     pairs: list[tuple[Item, Item]] = []
     dropped = 0
-    notes = [f"{len(grounding)} tasks of equal weight"]
+    notes = [f"{len(grounding)} tasks of equal weight: {', '.join(tool.entry.task for tool, _, _ in grounding)}"]
     for one, other, metric in grounding:
         task = one.entry.task
         reason = obstacle(one, other, allowed, strict=strict)

@@ -80,10 +80,12 @@ def price_of(records: Sequence[Record], score: str, graded: bool) -> Price | Non
     Returns:
         ``None`` if nothing scored.
     """
-    points = math.fsum(record.scores[score] or 0.0 for record in records)
+    # Answers that the headline leaves out can neither earn a point nor be charged for one.
+    counted = [record for record in records if record.scores[score] is not None]
+    points = math.fsum(record.scores[score] or 0.0 for record in counted)
     if not points:
         return None
-    ended = [record.trajectory for record in records if record.outcome is not Outcome.INFRA_FAILED]
+    ended = [record.trajectory for record in counted if record.outcome is not Outcome.INFRA_FAILED]
     return Price(
         unit=POINT if graded else CORRECT,
         seconds=math.fsum(trajectory.seconds for trajectory in ended) / points,

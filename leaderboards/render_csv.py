@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from .board import Board
 from .comparison import Comparison
+from .sides import Side
 from .tables import clean, mode_text
 
 HEADER = (
@@ -63,6 +64,20 @@ PAIR_HEADER = (
     "only_first_right",
     "only_second_right",
     "note",
+)
+
+METRIC_HEADER = (
+    "checkpoint",
+    "mode",
+    "protocol",
+    "task",
+    "metric",
+    "percent",
+    "percent_low",
+    "percent_high",
+    "n",
+    "clusters",
+    "run",
 )
 
 PART_HEADER = (
@@ -125,6 +140,20 @@ def render_parts_csv(board: Board) -> str:
         numbers = map(_percent, (found.value, found.low, found.high))
         rows.append((*map(_guard, texts), *numbers, str(found.n), str(found.clusters)))
     return csv_text(PART_HEADER, rows)
+
+
+def render_metrics_csv(sides: Sequence[Side]) -> str:
+    """Return every metric of every side whose figures may be read, the headline and all others."""
+    rows = []
+    for side in sides:
+        if not side.readable:
+            continue
+        entry = side.entry
+        texts = (side.manifest.label, entry.protocol.mode.value, entry.protocol.hash, entry.task)
+        for name, found in side.cell.metrics.items():
+            numbers = map(_percent, (found.value, found.low, found.high))
+            rows.append((*map(_guard, (*texts, name)), *numbers, str(found.n), str(found.clusters), _guard(side.run)))
+    return csv_text(METRIC_HEADER, rows)
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -16,6 +16,9 @@ from .rules import is_blind
 from .sides import Floors, Side
 from .training_data import TrainedOn, remark_on
 
+#: Above this share of unusable answers a score says more about their form than about what the model knows.
+_MOSTLY = 0.5
+
 #: Order of the baselines; others follow by name.
 _BASELINES = ("whole video", "centre span", "prior span", "random", "majority option")
 
@@ -111,6 +114,9 @@ def _cell(part: Side, rank: tuple[int, int] | None, delta: Comparison | None, gr
         notes.append(cell.tools.verdict)
         if cell.tools.invalid:
             status = Status.INVALID
+    unusable = cell.n * cell.attempts - cell.outcomes[Outcome.ANSWERED]
+    if status is Status.OK and unusable > _MOSTLY * cell.n * cell.attempts:
+        notes.append(f"WARNING: {unusable} of {cell.n * cell.attempts} answers are unusable; this is hardly a score")
     if part.manifest.limit is not None:
         notes.append(f"limited to {part.manifest.limit} samples")
     if part.manifest.shard is not None:

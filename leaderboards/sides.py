@@ -96,6 +96,7 @@ def read_runs(runs: Sequence[Path]) -> Reading:
         _add_floors(floors, read_baselines(folder), name)
         judged += read_judged(folder, name, manifest, records)
         notes += run_notes(name, manifest)
+    notes += _doubles(sides)
     return Reading(tuple(sides), names, floors, tuple(judged), tuple(notes))
 
 
@@ -127,6 +128,21 @@ def run_notes(run: str, manifest: Manifest) -> tuple[str, ...]:
     if manifest.attempts > 1:
         notes.append(f"Run {run} answered every sample {manifest.attempts} times; an item's score is the mean.")
     return tuple(notes)
+
+
+def _doubles(sides: Sequence[Side]) -> list[str]:
+    """Name runs that hold the same episodes (a run and its rescored copy): they are no two witnesses."""
+    origins: dict[tuple[str, str, str], list[str]] = {}
+    for side in sides:
+        manifest = side.manifest
+        names = origins.setdefault((manifest.label, manifest.engine.fingerprint, manifest.created), [])
+        if side.run not in names and manifest.shard is None:
+            names.append(side.run)
+    return [
+        f"Runs {' and '.join(names)} hold the same episodes: they count twice in ranks and pairs. Name one of them."
+        for names in origins.values()
+        if len(names) > 1
+    ]
 
 
 def _add_floors(known: dict[str, dict[str, tuple[Estimate, tuple[str, ...]]]], more: Baselines, run: str) -> None:

@@ -16,13 +16,14 @@ TITLE = "vital-eval board"
 NOTHING = "–"  # noqa: RUF001
 
 INTERVAL_NOTE = (
-    "Scores are percent of the benchmark's headline metric over all n samples; a missing or unusable answer counts 0 "
-    "(n 24 in 12: 24 samples about 12 videos or scenes). "
+    "Scores are percent of the benchmark's headline metric over all n samples that it counts; a missing or unusable "
+    "answer counts 0 (n 24 in 12: 24 samples about 12 videos or scenes). "
     "Brackets hold the 95 % interval, clustered by video (t with clusters - 1 degrees of freedom; near 0 and 100 "
     "Wilson's interval with the effective sample size). Overlapping intervals do not test a difference: the paired "
     "table does. MDE is the smallest difference between tool use and text that the benchmark's samples would show in "
     "four of five cases (2.8 standard errors of the paired difference), in points. Ranks are 95 % ranges under a "
-    "bootstrap of videos over the measured rows; rows that share a rank are not told apart."
+    "bootstrap of videos over the measured rows; rows that share a rank are not told apart. Δ is the paired difference "
+    "to the same checkpoint's text-only chain of thought in points, with Holm's p over the benchmarks of the row."
 )
 
 BASELINE_NOTE = "Baselines look at no video: they show what a number is worth."
@@ -131,6 +132,20 @@ def detectable_text(column: Column) -> str:
     return "" if column.detectable is None else f"MDE {percent(column.detectable)}"
 
 
+def _conclusions(board: Board) -> list[str]:
+    """Say in one sentence a checkpoint on how many benchmarks tool use was shown to be better or worse than text."""
+    said = []
+    for label in dict.fromkeys(one.label for one in board.comparisons):
+        own = [one for one in board.comparisons if one.label == label and one.task and one.adjusted is not None]
+        if own:
+            counts = [sum(one.verdict == word for one in own) for word in ("better", "worse")]
+            said.append(
+                f"{label}: tool use against text-only chain of thought is better on {counts[0]} of {len(own)} "
+                f"benchmarks, worse on {counts[1]}, and no difference is shown on {len(own) - sum(counts)}."
+            )
+    return said
+
+
 def remarks(board: Board) -> tuple[str, ...]:
     """Return what every reader must know, cells marked † included."""
     gathered: dict[tuple[str, str, str], list[str]] = {}
@@ -139,4 +154,4 @@ def remarks(board: Board) -> tuple[str, ...]:
             if cell.note and cell.status is Status.OK:
                 gathered.setdefault((row.label, mode_text(row), cell.note), []).append(column.title)
     marked = [f"† {label}, {mode}: {note} ({', '.join(titles)})" for (label, mode, note), titles in gathered.items()]
-    return tuple(clean(text) for text in (*board.notes, *marked))
+    return tuple(clean(text) for text in (*_conclusions(board), *board.notes, *marked))

@@ -179,7 +179,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_example_of_the_docstring_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _write(tmp_path / "runs" / "demo" / "run", _grounded(0), _chosen(1))
+    _write(tmp_path / "runs" / "mine", _grounded(0), _chosen(1))
     monkeypatch.chdir(tmp_path)
     (test,) = (
         test for test in doctest.DocTestFinder(recurse=False).find(vital_eval.load_run, "load_run") if test.examples

@@ -13,7 +13,7 @@ from vital_eval.outcome import grade
 from vital_eval.predictions import FaultKind, Prediction, PredictionFile, read_predictions
 from vital_eval.registry import Registry
 from vital_eval.score import breakdown, figure, metric_values, read_answer, score_predictions
-from vital_eval.score_report import make_report, report_to_json
+from vital_eval.score_report import make_report, report_to_json, score_question_only
 from vital_eval.task import Unparsed
 from vital_eval.trajectory import StopReason, Trajectory
 
@@ -132,14 +132,15 @@ def test_the_gain_over_a_question_only_file(load) -> None:  # noqa: F811
 
     n = len(adaptation)
     assert n >= 2
-    after, before = (score_predictions(task, samples, answers(right)) for right in (n, 1))
+    after = score_predictions(task, samples, answers(n))
+    before = score_question_only(task, samples, answers(1))
     report = make_report(after, "hash", {}, before)
     high, low = (figure(each, metric(task, "Adaptation")).value for each in (after, before))
     assert high > low > 0
     assert report.gain.value == pytest.approx((high - low) / (1 - low))
     assert report.gain.n == n
     with pytest.raises(DataError, match="no gain"):
-        make_report(score_predictions(Registry("task").load("mmvu")(), (), PredictionFile({}, ())), "hash", {}, before)
+        score_question_only(Registry("task").load("mmvu")(), (), answers(0))
 
 
 def test_a_question_only_file_with_holes_gives_no_gain(load) -> None:  # noqa: F811
@@ -148,10 +149,11 @@ def test_a_question_only_file_with_holes_gives_no_gain(load) -> None:  # noqa: F
     adaptation = [sample for sample in samples if sample.attributes["track"] == "Adaptation"]
     full = PredictionFile({sample.id: Prediction(answer=sample.target.letter or "x") for sample in samples}, ())
     holes = PredictionFile({sample.id: Prediction(answer="A") for sample in adaptation[1:]}, ())
-    after, before = (score_predictions(task, samples, file) for file in (full, holes))
+    after = score_predictions(task, samples, full)
+    before = score_question_only(task, samples, holes)
     report = make_report(after, "hash", {}, before)
     assert report.gain is None
-    assert report_to_json(report, "p")["question_only"]["outcomes"]["missing"] == len(samples) - len(adaptation) + 1
+    assert report_to_json(report, "p")["question_only"]["outcomes"]["missing"] == 1
 
 
 def test_a_file_of_another_benchmark_is_refused(load) -> None:  # noqa: F811
@@ -192,3 +194,13 @@ def test_published_rows_of_vue_tr_through_the_prediction_file(method, official) 
     # The control: without the official value for silence, recall would not agree.
     unsilenced = [item.value for item in metric_values(scored, metric(task, names["recall"])) if item.value != 0.005]
     assert f"{100 * sum(unsilenced) / len(scored.samples):.1f}%" != published[0]["recall"] or method == "GPT-4o"
+
+
+@pytest.mark.parametrize(
+    ("window", "reason"),
+    [((0.2, 0.6), "within-the-first-second"), ((4000.0, 12000.0), "ends-after-the-video"), ((4.0, 31.5), None)],
+)
+def test_spans_that_can_hardly_be_seconds_are_counted(window, reason, load) -> None:  # noqa: F811
+    task, samples = load("charades_sta")
+    scored = score_predictions(task, samples, PredictionFile({samples[0].id: Prediction(windows=(window,))}, ()))
+    assert scored.reasons == ({f"answered: {reason}": 1} if reason else {})

@@ -23,7 +23,7 @@ def load_run(path: str | Path) -> RunFrames:
 
     Example:
         >>> import vital_eval
-        >>> run = vital_eval.load_run("runs/demo/run")
+        >>> run = vital_eval.load_run("runs/mine")
         >>> columns = ["task", "mode", "sample_id", "outcome", "start", "end", "score.iou"]
         >>> answered = run.records.loc[run.records["outcome"] == "answered", columns]
         >>> by_mode = run.records.groupby(["task", "mode"], observed=True)["score.iou"].mean()

@@ -111,6 +111,11 @@ class RunFrames:
     turns: pd.DataFrame
     calls: pd.DataFrame
 
+    def __repr__(self) -> str:
+        """Return one line; the manifest alone would fill pages."""
+        sizes = f"{len(self.records)} records, {len(self.turns)} turns, {len(self.calls)} calls"
+        return f"RunFrames({self.manifest.label!r}, {sizes})"
+
 
 def load_run(path: str | Path) -> RunFrames:
     """Load a run folder; see :func:`vital_eval.load_run`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,11 @@ from vital_eval.task import Answer, AnswerKind, Metric, Scores, Task, Unparsed
 
 #: What became of a sample. Only answered ones can score, apart from what an official definition gives for silence.
 ANSWERED, UNPARSED, MISSING = "answered", "unparsed", "missing"
+
+#: In a longer video an answer within the first second is rare; a share of the duration always looks like one.
+_SHORTEST = 4.0
+#: Annotated ends lie up to 1.5 s after the annotated duration.
+_OVERRUN = 2.0
 
 _TAGS = ("<answer>", "<think>", "</think>", "<tool_call>")
 _GROUNDED = {AnswerKind.SPAN, AnswerKind.SPANS}
@@ -162,7 +167,17 @@ def _grade(task: Task, sample: Sample, prediction: Prediction | None) -> tuple[s
     answer = read_answer(task, prediction, sample)
     if isinstance(answer, Unparsed):
         return UNPARSED, answer.reason, None, task.score(None, sample)
-    return ANSWERED, ",".join(answer.notes), answer, task.score(answer, sample)
+    return ANSWERED, ",".join((*answer.notes, *_oddities(answer, sample))), answer, task.score(answer, sample)
+
+
+def _oddities(answer: Answer, sample: Sample) -> Iterator[str]:
+    """Say what hints at spans that are not in seconds: shares of the duration, percent, frames, milliseconds."""
+    if not answer.spans or sample.duration is None or sample.duration <= _SHORTEST:
+        return
+    if all(span.end <= 1 for span in answer.spans):
+        yield "within-the-first-second"
+    elif any(span.end > sample.duration + _OVERRUN for span in answer.spans):
+        yield "ends-after-the-video"
 
 
 def read_answer(task: Task, prediction: Prediction, sample: Sample) -> Answer | Unparsed:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +11,12 @@ import numpy as np
 
 from vital_eval.breakdowns import Part
 from vital_eval.errors import DataError
-from vital_eval.predictions import summarise_faults
-from vital_eval.score import ANSWERED, MISSING, Scored, breakdown, figure, metric_values
+from vital_eval.predictions import PredictionFile, summarise_faults
+from vital_eval.sample import Sample
+from vital_eval.score import ANSWERED, MISSING, Scored, breakdown, figure, metric_values, score_predictions
 from vital_eval.statistics.gains import relative_gain
 from vital_eval.statistics.means import Estimate
-from vital_eval.task import AnswerKind, Metric
+from vital_eval.task import AnswerKind, Metric, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class ScoreReport:
         data_hash: hash of the annotation files.
         figures: one per metric of the task, in its order.
         baselines: name of a trivial answerer to metric name to its estimate on the same samples.
-        question_only: the same split answered without the video, if such a file was given.
+        question_only: the questions of the gain metric answered without the video, if such a file was given.
         gain: relative gain of the task's gain metric over it; ``None`` without one, and where questions of that metric
             have no question-only prediction, which would pass for a gain.
         judge: one line that names the judge of the open answers, ``""`` if none was asked.
@@ -75,10 +75,7 @@ def make_report(
         scored: the scored file.
         data_hash: hash of the annotation files.
         baselines: see :class:`ScoreReport`.
-        question_only: the same split answered without the video, for the benchmark's gain.
-
-    Raises:
-        DataError: if ``question_only`` is given and the benchmark reports no gain.
+        question_only: the questions of the gain metric (:func:`score_question_only`) answered without the video.
     """
     return ScoreReport(
         scored=scored,
@@ -117,18 +114,36 @@ def _figure(scored: Scored, metric: Metric) -> Figure:
     return Figure(metric, whole, answered, breakdown(scored, metric) if shown else ())
 
 
-def _gain(scored: Scored, question_only: Scored) -> Estimate | None:
-    task = scored.task
+def score_question_only(task: Task, samples: tuple[Sample, ...], file: PredictionFile) -> Scored:
+    """Score a question-only file over the questions that the gain metric counts; it may answer others as well.
+
+    Args:
+        task: the benchmark.
+        samples: every sample of the split.
+        file: predictions made without the video.
+
+    Raises:
+        DataError: if the benchmark reports no gain, or no id is that of a question that it counts.
+    """
+    metric = _gain_metric(task)
+    counted = tuple(sample for sample in samples if task.score(None, sample)[metric.score] is not None)
+    asked = {sample.id for sample in counted}
+    others = {name for sample in samples if sample.id not in asked for name in (sample.id, task.official_id(sample))}
+    predictions = {name: value for name, value in file.predictions.items() if name not in others}
+    return score_predictions(task, counted, PredictionFile(predictions, file.faults))
+
+
+def _gain_metric(task: Task) -> Metric:
     if not task.gain_metric:
         raise DataError(f"{task.name} reports no gain over a question-only run", "leave --question-only out")
-    metric = next(metric for metric in task.metrics if metric.name == task.gain_metric)
-    column = question_only.columns[metric.score]
-    if any(
-        outcome == MISSING and not math.isnan(value)
-        for outcome, value in zip(question_only.outcomes, column.tolist(), strict=True)
-    ):
+    return next(metric for metric in task.metrics if metric.name == task.gain_metric)
+
+
+def _gain(scored: Scored, question_only: Scored) -> Estimate | None:
+    metric = _gain_metric(scored.task)
+    if MISSING in question_only.outcomes:
         return None
-    # Both hold every sample of the split, in the same order.
+    # Both hold every sample that the metric counts, in the same order.
     after, before = metric_values(scored, metric), metric_values(question_only, metric)
     return relative_gain([item.value for item in after], [item.value for item in before], [i.cluster for i in after])
 

@@ -240,3 +240,16 @@ def test_numbers_of_others_stand_last_and_have_no_rank(make_run: MakeRun) -> Non
     titles = [table.title for table in further_tables(_board(make_run))]
     first = next(index for index, title in enumerate(titles) if title.startswith("Reported elsewhere"))
     assert all(title.startswith("Reported elsewhere") for title in titles[first:])
+
+
+def test_metrics_csv_holds_every_metric_and_not_only_the_headline(make_run: MakeRun, tmp_path: Path) -> None:
+    reading = read_runs([make_run(tasks=("rextime",))])
+    paths = write_board(make_board(reading), tmp_path / "pages", reading.sides, plots=False)
+    (path,) = (path for path in paths if path.name == "metrics.csv")
+    rows = list(csv.DictReader(io.StringIO(path.read_text(), newline="")))
+    wanted = {(side.entry.protocol.mode.value, name) for side in reading.sides for name in side.cell.metrics}
+    assert {(row["mode"], row["metric"]) for row in rows} == wanted
+    (side,) = (side for side in reading.sides if side.entry.protocol.mode is Mode.TOOL)
+    for row in rows:
+        if row["mode"] == "tool" and row["percent"]:
+            assert float(row["percent"]) == pytest.approx(100 * (side.cell.metrics[row["metric"]].value or 0))

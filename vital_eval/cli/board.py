@@ -42,7 +42,7 @@ def make_board(runs: tuple[Path, ...], out: Path, *, plots: bool = True, trainin
 
     reading = read_runs(runs)
     board = board_of(reading, register=read_register(training_data))
-    files = write_board(board, out, reading.sides if plots else ())
+    files = write_board(board, out, reading.sides, plots=plots)
     if sys.stdout.isatty():
         print_board(board)
     else:

@@ -107,7 +107,7 @@ def summary_table(summary: Summary) -> str:
     for cell in summary.cells:
         odd = ", ".join(f"{name} {count}" for name, count in cell.outcomes.items() if count and name != "answered")
         tools = cell.tools.verdict if cell.tools else ""
-        rows.append((cell.task, cell.mode.value, cell.primary, _score(cell), str(cell.n), odd, tools))
+        rows.append((cell.task, cell.mode.value, cell.primary, _score(cell), str(cell.headline.n), odd, tools))
     return table(("task", "mode", "metric", "score [95 %]", "n", "not answered", "tools"), rows)
 
 

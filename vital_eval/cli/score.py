@@ -56,7 +56,7 @@ def _execute(args: argparse.Namespace) -> int:
     from vital_eval.predictions import read_predictions
     from vital_eval.registry import Registries
     from vital_eval.score import fault_lines, score_predictions
-    from vital_eval.score_report import make_report
+    from vital_eval.score_report import make_report, score_question_only
 
     client = judge_from_options(args)
     task = Registries(tuple(args.plugin)).tasks.load(args.task)()
@@ -64,7 +64,8 @@ def _execute(args: argparse.Namespace) -> int:
     scored = score_predictions(task, data.samples, read_predictions(args.predictions, task.submission))
     question_only = None
     if args.question_only is not None:
-        question_only = score_predictions(task, data.samples, read_predictions(args.question_only, task.submission))
+        file = read_predictions(args.question_only, task.submission)
+        question_only = score_question_only(task, data.samples, file)
     baselines = {} if args.no_baselines else baseline_figures(task, data.samples, task.training_moments(data.folder))
     report = make_report(scored, data.data_hash, baselines, question_only)
     status = 0
