@@ -13,7 +13,7 @@ from vital_eval.judge.prompt import is_cut
 from vital_eval.judge.question import JudgeQuestion
 from vital_eval.judge.verdicts import Verdict, VerdictStore
 
-#: A judge that fails so many questions in a row is not asked further in this session.
+#: A judge that fails so many questions in a row is not asked further in this call.
 FAILURES_IN_A_ROW = 20
 
 #: Takes the questions done, the questions in all (both without those that had a verdict), and the failures so far.
@@ -25,14 +25,14 @@ class JudgeReport:
     """What came of a session. Equal answers to a sample, whichever mode gave them, count once.
 
     Attributes:
-        judged: answers that got a verdict in this session.
+        judged: answers that got a verdict in this call.
         reused: answers that had one.
         right: of both, those that the judge calls right.
         failed: answers still without a verdict: their call failed, or was not made any more.
         failures: kind of failure to its number.
         example: the last failure in full, ``""`` without one.
-        cut: answers of which the judge saw only the beginning, in this session.
-        prompt_tokens: read by the judge in this session, as the server counts; 0 if it does not.
+        cut: answers of which the judge saw only the beginning, in this call.
+        prompt_tokens: read by the judge in this call, as the server counts; 0 if it does not.
         completion_tokens: written by it, likewise.
     """
 
