@@ -32,6 +32,12 @@ class Batch:
     grids: torch.Tensor
     targets: torch.Tensor
 
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
+        return Batch(
+            *(getattr(self, name).to(device) for name in ("ids", "mask", "positions", "patches", "grids", "targets"))
+        )
+
 
 def collate(items: Sequence[Encoded], pad_id: int) -> Batch:
     """Pad conversations on the right and put their clips one after another."""
@@ -51,19 +57,25 @@ def collate(items: Sequence[Encoded], pad_id: int) -> Batch:
     return Batch(*(torch.from_numpy(array) for array in (ids, mask, positions, patches, grids, targets)))
 
 
+def hidden_states(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    """Return the last hidden states, shape (batch, length, width): ids, positions and pixels as in evaluation."""
+    hidden: torch.Tensor = model.model(
+        input_ids=batch.ids,
+        attention_mask=batch.mask,
+        position_ids=batch.positions,
+        # Without a video there is nothing to look at, and the models refuse empty pixels.
+        pixel_values_videos=batch.patches if len(batch.grids) else None,
+        video_grid_thw=batch.grids if len(batch.grids) else None,
+        use_cache=False,
+    ).last_hidden_state
+    return hidden
+
+
 def token_losses(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     """Return the cross-entropy of every trained token, shape (trained tokens,), in nats.
 
     Only trained positions go through the output layer: they are a small part of a video prompt.
     """
-    hidden = model.model(
-        input_ids=batch.ids,
-        attention_mask=batch.mask,
-        position_ids=batch.positions,
-        pixel_values_videos=batch.patches,
-        video_grid_thw=batch.grids,
-        use_cache=False,
-    ).last_hidden_state
     wanted = batch.targets[:, 1:]
-    logits = model.lm_head(hidden[:, :-1][wanted])
+    logits = model.lm_head(hidden_states(model, batch)[:, :-1][wanted])
     return torch.nn.functional.cross_entropy(logits.float(), batch.ids[:, 1:][wanted], reduction="none")

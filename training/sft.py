@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from transformers import PreTrainedModel
 from vital_eval.engines.encode import Encoded
 
 from .collate import collate, token_losses
+from .state import restore_state, save_state
 
 #: Computes the gradient of one step and returns its mean loss. It must depend on the step and the weights alone, so
 #: that a resumed stage sees what an undisturbed one would have.
@@ -83,7 +83,7 @@ def train_stage(
         save_every: steps between saved states.
     """
     optimiser = torch.optim.AdamW(model.parameters(), lr=stage.rate, betas=(0.9, 0.98), weight_decay=0.01)
-    first = _restore(model, optimiser, state_file)
+    first = restore_state(model, optimiser, state_file)
     model.train()
     started, recent = time.monotonic(), 0.0
     for step in range(first, stage.steps):
@@ -98,45 +98,4 @@ def train_stage(
             pace = (time.monotonic() - started) / (step + 1 - first)
             report(f"{stage.name} step {step + 1}/{stage.steps} loss {recent:.4f} ({pace:.2f} s a step)")
         if (step + 1) % save_every == 0 or step + 1 == stage.steps:
-            _save(model, optimiser, step + 1, state_file)
-
-
-def _save(model: PreTrainedModel, optimiser: torch.optim.Optimizer, step: int, path: Path) -> None:
-    from safetensors.torch import save_file
-
-    tensors = {f"model.{name}": tensor for name, tensor in _own_tensors(model).items()}
-    for index, moments in optimiser.state_dict()["state"].items():
-        for name, value in moments.items():
-            tensors[f"optimiser.{index}.{name}"] = value
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    save_file(
-        {name: tensor.contiguous() for name, tensor in tensors.items()}, part, metadata={"step": json.dumps(step)}
-    )
-    part.replace(path)
-
-
-def _restore(model: PreTrainedModel, optimiser: torch.optim.Optimizer, path: Path) -> int:
-    from safetensors import safe_open
-
-    if not path.is_file():
-        return 0
-    state = optimiser.state_dict()
-    with safe_open(path, framework="pt") as file:
-        step = int(json.loads(file.metadata()["step"]))
-        own = _own_tensors(model)
-        with torch.no_grad():
-            for name, tensor in own.items():
-                tensor.copy_(file.get_tensor(f"model.{name}"))
-        moments: dict[int, dict[str, torch.Tensor]] = {}
-        for key in file.keys():  # noqa: SIM118 - not a mapping
-            if key.startswith("optimiser."):
-                _, index, name = key.split(".")
-                moments.setdefault(int(index), {})[name] = file.get_tensor(key)
-    optimiser.load_state_dict({"state": moments, "param_groups": state["param_groups"]})
-    return step
-
-
-def _own_tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    # Tied weights appear once: safetensors refuses shared memory, and so would a resumed optimiser.
-    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+            save_state(model, optimiser, step + 1, state_file)
