@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -55,6 +56,35 @@ def collate(items: Sequence[Encoded], pad_id: int) -> Batch:
     patches = np.concatenate([item.patches for item in items])
     grids = np.asarray([grid for item in items for grid in item.grids], dtype=np.int64)
     return Batch(*(torch.from_numpy(array) for array in (ids, mask, positions, patches, grids, targets)))
+
+
+def drop_pixels(batch: Batch) -> Batch:
+    """Return the batch without its pixels: the model then meets pads where the video was.
+
+    VITAL's released supervised stages train this way by mistake; it is here for ablation alone.
+    """
+    return dataclasses.replace(batch, patches=batch.patches[:0], grids=batch.grids[:0])
+
+
+def micro_batches(lengths: Sequence[int], most: int, tokens: int) -> tuple[tuple[int, ...], ...]:
+    """Share conversations out among forward passes: like lengths together, so that little is spent on padding.
+
+    Args:
+        lengths: tokens of each conversation.
+        most: most conversations of a pass.
+        tokens: most tokens of a pass, padding included. A longer conversation goes through alone.
+
+    Returns:
+        Places in ``lengths``, each once, a tuple per pass, the shortest first.
+    """
+    groups: list[list[int]] = []
+    for place in sorted(range(len(lengths)), key=lambda place: lengths[place]):
+        # In ascending order the newest is the longest, so it decides the padded size.
+        if groups and len(groups[-1]) < most and (len(groups[-1]) + 1) * lengths[place] <= tokens:
+            groups[-1].append(place)
+        else:
+            groups.append([place])
+    return tuple(tuple(group) for group in groups)
 
 
 def hidden_states(model: PreTrainedModel, batch: Batch) -> torch.Tensor:

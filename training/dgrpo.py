@@ -43,7 +43,7 @@ class DgrpoStage:
         name: what it is called in logs and files.
         protocol: how problems are attempted; its sampling has a temperature above 0, top_p 1 and no repetition
             penalty, because log-probabilities are those of exactly that sampler.
-        steps: optimiser steps.
+        steps: optimiser steps; 0 if ``epochs`` says how long.
         rate: learning rate, constant after the warm-up.
         prompts: problems a step.
         group: rollouts a problem.
@@ -55,6 +55,8 @@ class DgrpoStage:
         rules: see :class:`~.rewards.RewardRules`.
         micro_batch: rollouts in one forward pass.
         clip_norm: largest norm of the gradient.
+        epochs: passes over the problems, used where ``steps`` is 0.
+        freeze_vision: leave the vision tower as it is.
 
     Raises:
         ValueError: if the protocol samples in a way that the log-probabilities do not model.
@@ -74,6 +76,12 @@ class DgrpoStage:
     rules: RewardRules = field(default_factory=RewardRules)
     micro_batch: int = 8
     clip_norm: float = 1.0
+    epochs: int = 0
+    freeze_vision: bool = False
+
+    def length(self, problems: int) -> int:
+        """Return the number of steps over so many problems."""
+        return self.steps or -(-self.epochs * problems // self.prompts)
 
     def __post_init__(self) -> None:
         """Refuse samplers that the loss does not know."""
@@ -178,12 +186,16 @@ async def train_dgrpo(
         raise VitalError(f"stage {stage.name} has no problems to train on", "check the data and its filters")
     if stage.loss.kl and policy.reference is None:
         raise ValueError("a KL term needs a reference")
-    optimiser = torch.optim.AdamW(policy.model.parameters(), lr=stage.rate, weight_decay=0.01)
+    if stage.freeze_vision:
+        policy.model.model.visual.requires_grad_(False)
+    trained = [parameter for parameter in policy.model.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=stage.rate, weight_decay=0.01)
+    steps = stage.length(len(problems))
     state, log = folder / f"{stage.name}.safetensors", folder / f"{stage.name}.jsonl"
     first = restore_state(policy.model, optimiser, state)
     _cut_log(log, first)
     done: list[StepMetrics] = []
-    for step in range(first, stage.steps):
+    for step in range(first, steps):
         for group in optimiser.param_groups:
             group["lr"] = stage.rate * min(1.0, (step + 1) / max(1, stage.warmup))
         metrics = await _step(
@@ -193,12 +205,12 @@ async def train_dgrpo(
         with log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(dataclasses.asdict(metrics)) + "\n")
         report(
-            f"{stage.name} step {step + 1}/{stage.steps} reward {metrics.reward:.3f} (task {metrics.task:.3f}, "
+            f"{stage.name} step {step + 1}/{steps} reward {metrics.reward:.3f} (task {metrics.task:.3f}, "
             f"format {metrics.format:.2f}, tool {metrics.tool:.2f}) answered {metrics.answered:.0%} "
             f"calls {metrics.calls:.2f} kl {metrics.loss.kl:.4f} entropy {metrics.loss.entropy:.2f} "
             f"({metrics.seconds:.1f} s)"
         )
-        if (step + 1) % save_every == 0 or step + 1 == stage.steps:
+        if (step + 1) % save_every == 0 or step + 1 == steps:
             save_state(policy.model, optimiser, step + 1, state)
     return tuple(done)
 

@@ -1,43 +1,145 @@
-"""Supervised fine-tuning on conversations: loss on what the model says, pixels always in the forward pass."""
+"""Supervised fine-tuning on conversations: loss on what the model says, pixels always in the forward pass.
+
+A step follows from (seed, step) and the weights alone, so a stage that was killed goes on as if it had not been.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from vital_eval.engines.encode import Encoded
+from vital_eval.engines.encode import Encoded, Encoder
+from vital_eval.errors import VitalError
+from vital_eval.protocol import Protocol
 
-from .collate import collate, token_losses
-from .state import restore_state, save_state
+from .adapters import LoraSettings, add_lora, freeze_vision, set_trained, trained_names
+from .collate import collate, drop_pixels, micro_batches, token_losses
+from .state import cut_log, restore_state, save_state
+from .supervised import Lesson, lengths_of
 
 #: Computes the gradient of one step and returns its mean loss. It must depend on the step and the weights alone, so
 #: that a resumed stage sees what an undisturbed one would have.
 Backward = Callable[[int], float]
-#: Conversations in one forward pass.
+#: Conversations in one forward pass of :func:`backward_mean`.
 GROUP = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One stage of a supervised recipe.
+    """How weights move in one stage of a supervised recipe.
 
     Attributes:
         name: what the stage is called in the log and in its state file.
         steps: optimiser steps.
         rate: peak learning rate.
-        warmup: steps of linear warm-up; a cosine to a tenth of the peak follows.
+        warmup: steps of linear warm-up; a cosine to ``floor`` times the peak follows.
+        floor: learning rate at the end, as a share of the peak.
+        betas: of AdamW.
+        weight_decay: of AdamW.
+        clip_norm: largest norm of the gradient.
     """
 
     name: str
     steps: int
     rate: float
     warmup: int = 50
+    floor: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class SftStage:
+    """One supervised stage on lessons (VITAL's stages 1 and 3).
+
+    Attributes:
+        name: what the stage is called in logs and files.
+        protocol: what lessons are played under; training itself does not look at it.
+        rate: peak learning rate.
+        steps: optimiser steps; 0 if ``epochs`` says how long.
+        epochs: how often every lesson is seen, used where ``steps`` is 0. Every epoch has an order of its own.
+        warmup: steps of linear warm-up; a cosine to ``floor`` times the peak follows.
+        floor: learning rate at the end, as a share of the peak.
+        betas: of AdamW.
+        weight_decay: of AdamW.
+        clip_norm: largest norm of the gradient.
+        batch: lessons a step; the last step of whole epochs may have fewer.
+        micro_batch: most lessons in one forward pass; it changes memory, not the gradient.
+        micro_tokens: most tokens in one forward pass, padding included, likewise; a longer lesson goes alone.
+        gradient_checkpointing: compute activations twice to save memory.
+        dtype: of the forward pass; ``auto`` is bfloat16 on a GPU. Trained weights are float32 in any case.
+        freeze_vision: leave the vision tower as it is.
+        lora: train adapters on the language model instead of its weights, merged at the end.
+        without_pixels: train without showing the videos, as VITAL's released code does by mistake. For ablation.
+
+    Raises:
+        ValueError: if a number is out of range.
+    """
+
+    name: str
+    protocol: Protocol
+    rate: float = 1e-5
+    steps: int = 0
+    epochs: int = 1
+    warmup: int = 10
+    floor: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    batch: int = 256
+    micro_batch: int = 8
+    micro_tokens: int = 65_536
+    gradient_checkpointing: bool = False
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    freeze_vision: bool = False
+    lora: LoraSettings | None = None
+    without_pixels: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse stages that would train nothing or go up the slope."""
+        counts = (self.steps or self.epochs, self.batch, self.micro_batch, self.micro_tokens)
+        if min(counts) < 1 or not self.rate > 0 or self.warmup < 0:
+            raise ValueError(f"impossible stage {self}")
+        if self.dtype not in ("auto", "float32", "bfloat16"):
+            raise ValueError(f"stage {self.name}: dtype {self.dtype!r} is none of auto, float32, bfloat16")
+
+    def length(self, lessons: int) -> int:
+        """Return the number of optimiser steps over so many lessons."""
+        return self.steps or -(-self.epochs * lessons // self.batch)
+
+
+@dataclass(frozen=True, slots=True)
+class SftMetrics:
+    """What one step did.
+
+    Attributes:
+        step: number of the step, from 0.
+        loss: mean cross-entropy over the step's trained tokens, in nats.
+        tokens: trained tokens.
+        rate: learning rate.
+        gradient: norm of the gradient before clipping.
+        seconds: wall-clock time.
+    """
+
+    step: int
+    loss: float
+    tokens: int
+    rate: float
+    gradient: float
+    seconds: float
 
 
 def learning_rate(stage: Stage, step: int) -> float:
@@ -45,7 +147,18 @@ def learning_rate(stage: Stage, step: int) -> float:
     if step < stage.warmup:
         return stage.rate * (step + 1) / stage.warmup
     share = (step - stage.warmup) / max(1, stage.steps - stage.warmup)
-    return stage.rate * (0.1 + 0.45 * (1 + math.cos(math.pi * share)))
+    return stage.rate * (stage.floor + (1 - stage.floor) / 2 * (1 + math.cos(math.pi * share)))
+
+
+def draw(count: int, stage: SftStage, step: int, seed: int) -> tuple[int, ...]:
+    """Return which of ``count`` lessons a step takes: epoch after epoch, each a permutation by (seed, epoch)."""
+    first = step * stage.batch
+    last = first + stage.batch if stage.steps else min(first + stage.batch, stage.epochs * count)
+    orders = {
+        epoch: np.random.default_rng([seed, epoch]).permutation(count)
+        for epoch in range(first // count, math.ceil(last / count))
+    }
+    return tuple(int(orders[place // count][place % count]) for place in range(first, last))
 
 
 def backward_mean(model: PreTrainedModel, items: Sequence[Encoded], pad_id: int) -> float:
@@ -81,21 +194,198 @@ def train_stage(
         state_file: where weights and optimiser state are kept (safetensors, the step in its metadata).
         report: called with one line now and then.
         save_every: steps between saved states.
+
+    Raises:
+        VitalError: if loss or gradient stop being finite, or the state cannot be read or written.
     """
-    optimiser = torch.optim.AdamW(model.parameters(), lr=stage.rate, betas=(0.9, 0.98), weight_decay=0.01)
+    optimiser = _optimiser(model, stage)
     first = restore_state(model, optimiser, state_file)
-    model.train()
     started, recent = time.monotonic(), 0.0
-    for step in range(first, stage.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(stage, step)
-        optimiser.zero_grad(set_to_none=True)
-        loss = backward(step)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+
+    def done(metrics: SftMetrics) -> None:
+        nonlocal recent
+        step, loss = metrics.step, metrics.loss
         recent = loss if step == first else 0.95 * recent + 0.05 * loss
         if step % 25 == 24 or step + 1 == stage.steps:
             pace = (time.monotonic() - started) / (step + 1 - first)
             report(f"{stage.name} step {step + 1}/{stage.steps} loss {recent:.4f} ({pace:.2f} s a step)")
+
+    for step in range(first, stage.steps):
+        done(_step(model, optimiser, stage, step, lambda: (backward(step), 0)))  # noqa: B023 - called at once
         if (step + 1) % save_every == 0 or step + 1 == stage.steps:
             save_state(model, optimiser, step + 1, state_file)
+
+
+def train_sft(
+    model: PreTrainedModel,
+    encoder: Encoder,
+    lessons: Sequence[Lesson],
+    stage: SftStage,
+    folder: Path,
+    seed: int,
+    report: Callable[[str], None],
+    save_every: int = 50,
+) -> tuple[SftMetrics, ...]:
+    """Train one stage on lessons; an interrupted one goes on from its last saved state.
+
+    Args:
+        model: trained in place, on its device. At the end it is a plain model (adapters are merged), and the same
+            parameters need a gradient as before.
+        encoder: the one that evaluation uses.
+        lessons: see :mod:`.supervised`; each is encoded once for its length, and again whenever it is trained on.
+        stage: see :class:`SftStage`.
+        folder: where ``<stage>.safetensors`` (trained weights, optimiser, step) and ``<stage>.jsonl`` (metrics) are
+            kept.
+        seed: of the order of lessons and of the adapters' first weights.
+        report: called with one line now and then, at most about a hundred times.
+        save_every: steps between saved states.
+
+    Returns:
+        The metrics of the steps of this call.
+
+    Raises:
+        VitalError: if there are no lessons, loss or gradient stop being finite (the last saved state stays), the state
+            cannot be read or written or belongs to another recipe, or trained weights are not float32.
+        MissingExtraError: if adapters are wanted and peft is not installed.
+    """
+    if not lessons:
+        raise VitalError(f"stage {stage.name} has no lessons to train on", "check the data and its filters")
+    lengths = lengths_of(lessons, encoder)
+    count = len(lessons)
+    plan = Stage(
+        stage.name,
+        stage.length(count),
+        stage.rate,
+        stage.warmup,
+        stage.floor,
+        stage.betas,
+        stage.weight_decay,
+        stage.clip_norm,
+    )
+    state, log = folder / f"{stage.name}.safetensors", folder / f"{stage.name}.jsonl"
+    recipe = _recipe(encoder, lessons, lengths, stage, seed)
+    finished: list[SftMetrics] = []
+    with _prepared(model, stage, seed):
+        optimiser = _optimiser(model, plan)
+        first = restore_state(model, optimiser, state, recipe)
+        cut_log(log, first)
+        for step in range(first, plan.steps):
+            places = draw(count, stage, step, seed)
+            chosen = [(lessons[place], lengths[place]) for place in places]
+            metrics = _step(model, optimiser, plan, step, lambda: _backward(model, encoder, chosen, stage))  # noqa: B023
+            finished.append(metrics)
+            with log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(dataclasses.asdict(metrics)) + "\n")
+            if (step + 1) % max(1, plan.steps // 100) == 0 or step + 1 == plan.steps:
+                report(
+                    f"{stage.name} step {step + 1}/{plan.steps} loss {metrics.loss:.4f} over {metrics.tokens} tokens, "
+                    f"gradient {metrics.gradient:.3f}, rate {metrics.rate:.2e} ({metrics.seconds:.2f} s)"
+                )
+            if (step + 1) % save_every == 0 or step + 1 == plan.steps:
+                save_state(model, optimiser, step + 1, state, recipe)
+    return tuple(finished)
+
+
+def _optimiser(model: PreTrainedModel, stage: Stage) -> torch.optim.AdamW:
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return torch.optim.AdamW(trained, lr=stage.rate, betas=stage.betas, weight_decay=stage.weight_decay)
+
+
+def _step(
+    model: PreTrainedModel,
+    optimiser: torch.optim.Optimizer,
+    stage: Stage,
+    step: int,
+    backward: Callable[[], tuple[float, int]],
+) -> SftMetrics:
+    """Take one optimiser step on the gradient that ``backward`` leaves; it returns mean loss and trained tokens."""
+    started = time.monotonic()
+    rate = learning_rate(stage, step)
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    model.train()
+    optimiser.zero_grad(set_to_none=True)
+    where = f"stage {stage.name}, step {step}"
+    try:
+        loss, tokens = backward()
+        if not math.isfinite(loss):
+            raise _NotFiniteError(f"the loss is {loss}")
+        gradient = float(torch.nn.utils.clip_grad_norm_(model.parameters(), stage.clip_norm))
+        if not math.isfinite(gradient):
+            raise _NotFiniteError(f"the norm of the gradient is {gradient}")
+    except _NotFiniteError as error:
+        optimiser.zero_grad(set_to_none=True)
+        raise VitalError(
+            f"{where}: {error}", "the last saved state is kept; look at these lessons or lower the learning rate"
+        ) from error
+    optimiser.step()
+    return SftMetrics(step, loss, tokens, rate, gradient, time.monotonic() - started)
+
+
+class _NotFiniteError(Exception):
+    """A number that must not reach the weights."""
+
+
+def _backward(
+    model: PreTrainedModel, encoder: Encoder, chosen: Sequence[tuple[Lesson, int]], stage: SftStage
+) -> tuple[float, int]:
+    trained = sum(lesson.trained_tokens for lesson, _ in chosen)
+    device = model.device
+    halved = stage.dtype == "bfloat16" or (stage.dtype == "auto" and device.type == "cuda")
+    total = 0.0
+    for places in micro_batches([length for _, length in chosen], stage.micro_batch, stage.micro_tokens):
+        lessons = [chosen[place][0] for place in places]
+        # Encoded here and not before: the patches of a whole step do not fit into memory.
+        items = [encoder.encode(lesson.conversation, open_turn=False) for lesson in lessons]
+        # Pads are masked, so any token that is not a video's will do.
+        batch = collate(items, encoder.end_id)
+        batch = (drop_pixels(batch) if stage.without_pixels else batch).to(device)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=halved):
+            loss = token_losses(model, batch).sum() / trained
+        value = loss.item()
+        if not math.isfinite(value):
+            raise _NotFiniteError(f"the loss is {value} in lessons {', '.join(lesson.id for lesson in lessons)}")
+        torch.autograd.backward(loss)
+        total += value
+    return total, trained
+
+
+@contextmanager
+def _prepared(model: PreTrainedModel, stage: SftStage, seed: int) -> Iterator[None]:
+    """Freeze, adapt and set up the model for a stage; at the end adapters are merged, or thrown away if it failed."""
+    before = trained_names(model)
+    adapters = None
+    try:
+        if stage.freeze_vision:
+            freeze_vision(model)
+        if stage.lora is not None:
+            adapters = add_lora(model, stage.lora, seed)
+        wrong = [name for name, p in model.named_parameters() if p.requires_grad and p.dtype != torch.float32]
+        if wrong:
+            raise VitalError(
+                f"stage {stage.name}: {wrong[0]} and {len(wrong) - 1} others are not float32",
+                "load the model in float32, because small steps are lost in other types; the forward pass has its own",
+            )
+        if stage.gradient_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        yield
+        if adapters is not None:
+            adapters.merge()
+            adapters = None
+    finally:
+        if stage.gradient_checkpointing:
+            model.gradient_checkpointing_disable()
+        if adapters is not None:
+            # A model with half-trained adapters in its weights must not be what a second try starts from.
+            adapters.discard()
+        set_trained(model, before)
+
+
+def _recipe(encoder: Encoder, lessons: Sequence[Lesson], lengths: Sequence[int], stage: SftStage, seed: int) -> str:
+    """Return a digest of everything that decides the weights; how a step is shared out does not."""
+    settings = dataclasses.asdict(stage)
+    for name in ("micro_batch", "micro_tokens", "gradient_checkpointing"):
+        del settings[name]
+    taught = [(lesson.id, length, lesson.trained_tokens) for lesson, length in zip(lessons, lengths, strict=True)]
+    text = json.dumps([settings, seed, encoder.checkpoint.fingerprint, taught], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -333,7 +333,7 @@ class _Loop:
         except ToolError as error:
             return ToolCall(kept, name, error.code, error.message), None
         span = result.clip.span
-        message = render_tool_result(protocol.prompt, span.start, span.end, _note(result.notes))
+        message = render_tool_result(protocol.prompt, span.start, span.end, render_notes(result.notes))
         return ToolCall(kept, name, "", message, span.as_window(), result.notes, result.clip.timestamps), result
 
     def _reply(self, call: ToolCall, result: ToolResult | None) -> Message:
@@ -346,7 +346,8 @@ class _OutOfTimeError(Exception):
     """The model took longer than the protocol allows."""
 
 
-def _note(notes: tuple[str, ...]) -> str:
+def render_notes(notes: tuple[str, ...]) -> str:
+    """Write what was clamped or odd in a tool call as the model is told, ``""`` if nothing was."""
     texts = [_NOTE_TEXTS[note] for note in notes if note in _NOTE_TEXTS]
     return f" ({', '.join(texts)})" if texts else ""
 

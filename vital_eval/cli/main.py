@@ -25,6 +25,8 @@ COMMANDS = {
         "rescore",
         "score a finished run, or its shards together, with today's parsers and scorers, without a model",
     ),
+    "data": ("data", "check, filter and build training data (MTVR's forms)"),
+    "train": ("train", "train a checkpoint: four stages from supervised to reinforced, with and without the tool"),
     "score": ("score", "score predictions made elsewhere against the official annotation files"),
     "judge": ("judge", "have a language model judge a run's open-ended answers, beside the rules"),
     "compare": ("compare", "test two runs, or two modes of one run, against each other, task by task"),

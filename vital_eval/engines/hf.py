@@ -92,6 +92,25 @@ def load_engine(
     return HFEngine(opened, model.eval(), tokenizer, batch_size, cache_bytes)
 
 
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Parts:
+    """What an engine is made of, for training the model that speaks.
+
+    Attributes:
+        checkpoint: what was loaded.
+        model: the loaded model; the engine speaks with whatever weights it has.
+        tokenizer: the checkpoint's.
+        encoder: conversation to model inputs.
+        vocabulary: end, banned and padding ids.
+    """
+
+    checkpoint: Checkpoint
+    model: transformers.PreTrainedModel
+    tokenizer: transformers.PreTrainedTokenizerBase
+    encoder: Encoder
+    vocabulary: Vocabulary
+
+
 class HFEngine:
     """An :class:`~vital_eval.engine.Engine` over a loaded model.
 
@@ -121,6 +140,7 @@ class HFEngine:
             raise CheckpointError(
                 f"the tokenizer of {checkpoint.folder} lacks {missing}", "use the family's own tokenizer"
             )
+        self._checkpoint = checkpoint
         self._model = model
         self._tokenizer = tokenizer
         self._batch_size = batch_size
@@ -163,6 +183,11 @@ class HFEngine:
     def info(self) -> EngineInfo:
         """Return who answers."""
         return self._info
+
+    @property
+    def parts(self) -> Parts:
+        """Return what it is made of."""
+        return Parts(self._checkpoint, self._model, self._tokenizer, self._encoder, self._vocabulary)
 
     async def generate(self, request: GenerationRequest) -> Generation:
         """Write one turn; see :class:`~vital_eval.engine.Engine`."""

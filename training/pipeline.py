@@ -1,0 +1,269 @@
+"""Trains the stages of a recipe one after another; every stage leaves a checkpoint, a log and a scored run.
+
+A folder per stage below the output folder:
+
+    <stage>/<stage>.safetensors   weights, optimiser and step of an unfinished stage
+    <stage>/<stage>.jsonl         metrics, a line a step
+    <stage>/checkpoint/           the trained checkpoint, whole or not there
+    <stage>/run/                  its run on the benchmarks, as `vital-eval run` writes it
+
+The same call goes on where it was interrupted; a stage with a checkpoint is not trained again.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vital_eval.atomic import write_atomically
+from vital_eval.engines.checkpoint import open_checkpoint
+from vital_eval.engines.hf import HFEngine, load_engine
+from vital_eval.errors import DataError, VitalError
+from vital_eval.footage import Videos
+from vital_eval.protocol import Mode, Protocol
+from vital_eval.registry import Registries
+from vital_eval.toolbox import Tool
+
+from .checkpoints import save_trained
+from .dgrpo import DgrpoStage, Policy, train_dgrpo
+from .mtvr.files import read_cot, read_rl, read_tool_cot
+from .mtvr.records import CotRecord, Form, RlRecord, ToolCotRecord
+from .problems import problems_of_records
+from .recipes import StageRecipe
+from .scoring import Benchmarks, plan_scoring, score_checkpoint
+from .sft import SftStage, train_sft
+from .supervised import lessons_of_records
+
+#: What a stage is trained on.
+StageRecord = CotRecord | RlRecord | ToolCotRecord
+
+CHECKPOINT = "checkpoint"
+RUN = "run"
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """Where and how a recipe is trained; nothing here is part of the recipe.
+
+    Attributes:
+        base: checkpoint folder that the first stage starts from.
+        data: folder with the four MTVR folders and the videos that their records name.
+        out: output folder.
+        seed: of every draw.
+        device: as for :func:`vital_eval.engines.hf.load_engine`.
+        dtype: likewise.
+        batch_size: conversations that are sampled together.
+        decode_workers: decoding processes.
+        benchmarks: what checkpoints are scored on; ``None`` leaves scoring out.
+    """
+
+    base: Path
+    data: Path
+    out: Path
+    seed: int
+    device: str = "auto"
+    dtype: str = "auto"
+    batch_size: int = 16
+    decode_workers: int = 2
+    benchmarks: Benchmarks | None = None
+
+
+def read_stage(stage: StageRecipe, data: Path) -> tuple[StageRecord, ...]:
+    """Read the records of a stage.
+
+    Raises:
+        DataError: if a file is missing or not in the documented form, or there are no records.
+    """
+    folder = data / stage.form.value
+    if not folder.is_dir():
+        raise DataError(
+            f"{folder} does not exist", "see docs/training_data.md for the folders, or `vital-eval data nano`"
+        )
+    paths = [folder / f"{stem}.json" for stem in stage.files] or sorted(folder.glob("*.json"))
+    records: list[StageRecord] = []
+    for path in paths:
+        if stage.form is Form.COT:
+            records += read_cot(path)
+        elif stage.form is Form.TOOL_COT:
+            records += read_tool_cot(path)
+        else:
+            records += read_rl(path)
+    if not records:
+        raise DataError(f"{folder} holds no records for stage {stage.name}", "see docs/training_data.md")
+    return tuple(records)
+
+
+async def train_stages(
+    stages: Sequence[StageRecipe], where: Circumstances, report: Callable[[str], None]
+) -> tuple[Path, ...]:
+    """Train stages in order.
+
+    Args:
+        stages: the stage that another one starts from must come before it, or be trained already.
+        where: see :class:`Circumstances`.
+        report: called with one line now and then.
+
+    Returns:
+        The run folders of the stages, the base's first; empty without benchmarks.
+
+    Raises:
+        VitalError: if a stage cannot start or fails; what is finished is kept.
+    """
+    registries = Registries()
+    for number, stage in enumerate(stages):
+        if stage.init not in {earlier.name for earlier in stages[:number]}:
+            _require_start(stage, where)
+    runs = []
+    if where.benchmarks is not None:
+        modes = tuple(dict.fromkeys(stage.mode for stage in stages))
+        runs.append(await _score(where.base, where.out / "base" / RUN, "base", modes, where, registries, report))
+    for stage in stages:
+        folder = where.out / stage.name
+        start = _require_start(stage, where)
+        if (folder / CHECKPOINT).is_dir():
+            report(f"{stage.name} is trained already")
+        else:
+            await _train(stage, start, folder, where, registries, report)
+        if where.benchmarks is not None:
+            runs.append(
+                await _score(folder / CHECKPOINT, folder / RUN, stage.name, (stage.mode,), where, registries, report)
+            )
+    return tuple(runs)
+
+
+def _require_start(stage: StageRecipe, where: Circumstances) -> Path:
+    start = where.out / stage.init / CHECKPOINT if stage.init else where.base
+    if not (start / "config.json").is_file():
+        raise VitalError(
+            f"stage {stage.name} starts from {start}, which is no checkpoint",
+            f"train {stage.init} first" if stage.init else "give a checkpoint with --checkpoint",
+        )
+    return start
+
+
+async def _train(
+    stage: StageRecipe,
+    start: Path,
+    folder: Path,
+    where: Circumstances,
+    registries: Registries,
+    report: Callable[[str], None],
+) -> None:
+    records = read_stage(stage, where.data)
+    folder.mkdir(parents=True, exist_ok=True)
+    engine = load_engine(start, where.device, where.dtype, where.batch_size)
+    protocol = stage.train.protocol
+    videos = Videos(where.data, protocol.decoder, where.decode_workers, 120.0, engine.info.geometry.spatial_factor)
+    try:
+        async with videos:
+            if isinstance(stage.train, DgrpoStage):
+                await _reinforce(stage.train, records, engine, videos, folder, where, registries, report)
+            else:
+                await _teach(stage.train, records, engine, videos, folder, where, registries, report)
+        save_trained(engine.parts.model, start, folder / CHECKPOINT)
+        (folder / f"{stage.name}.safetensors").unlink(missing_ok=True)
+    finally:
+        await engine.close()
+
+
+async def _reinforce(
+    stage: DgrpoStage,
+    records: Sequence[StageRecord],
+    engine: HFEngine,
+    videos: Videos,
+    folder: Path,
+    where: Circumstances,
+    registries: Registries,
+    report: Callable[[str], None],
+) -> None:
+    parts = engine.parts
+    reference = copy.deepcopy(parts.model).eval().requires_grad_(False) if stage.loss.kl else None
+    policy = Policy(parts.model, reference, parts.encoder, engine, parts.vocabulary.pad_id, parts.vocabulary.banned_ids)
+    problems = problems_of_records([record for record in records if isinstance(record, RlRecord)])
+    report(f"{stage.name}: {len(problems)} problems, {stage.length(len(problems))} steps")
+    await train_dgrpo(
+        policy, stage, problems, _tools(stage.protocol, registries), videos.open, folder, where.seed, report
+    )
+
+
+async def _teach(
+    stage: SftStage,
+    records: Sequence[StageRecord],
+    engine: HFEngine,
+    videos: Videos,
+    folder: Path,
+    where: Circumstances,
+    registries: Registries,
+    report: Callable[[str], None],
+) -> None:
+    parts = engine.parts
+
+    def speak(text: str) -> tuple[int, ...]:
+        ids = parts.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return (*ids, int(parts.tokenizer.eos_token_id))
+
+    told = [record for record in records if not isinstance(record, RlRecord)]
+    lessons = await lessons_of_records(
+        told, stage.protocol, _tools(stage.protocol, registries), engine.info, speak, videos.open
+    )
+    report(f"{stage.name}: {lessons.summary()}")
+    train_sft(parts.model, parts.encoder, lessons.kept, stage, folder, where.seed, report)
+
+
+async def _score(
+    checkpoint: Path,
+    folder: Path,
+    label: str,
+    modes: Sequence[Mode],
+    where: Circumstances,
+    registries: Registries,
+    report: Callable[[str], None],
+) -> Path:
+    if where.benchmarks is None:
+        raise ValueError("nothing to score on")
+    plan = plan_scoring(where.benchmarks, modes, registries)
+    engine = load_engine(checkpoint, where.device, where.dtype, where.batch_size)
+    try:
+        summary = await score_checkpoint(plan, engine, folder, label)
+    finally:
+        await engine.close()
+    found = [
+        f"{cell.task} {cell.mode.value} {100 * cell.headline.value:.1f}"
+        for cell in summary.cells
+        if cell.headline.value is not None
+    ]
+    report(f"{label}: {', '.join(found)}")
+    return folder
+
+
+def _tools(protocol: Protocol, registries: Registries) -> dict[str, Tool]:
+    return {name: registries.tools.load(name)() for name in protocol.tools}
+
+
+def write_plan(where: Circumstances, recipe: str) -> None:
+    """Write what is going to be trained into the output folder; refuse to go on with something else.
+
+    Raises:
+        VitalError: if the folder belongs to another recipe, seed, base or data, or the base is no checkpoint.
+    """
+    out, data = where.out.resolve(), where.data.resolve()
+    plan = {
+        "recipe": recipe,
+        "seed": where.seed,
+        "base": open_checkpoint(where.base).fingerprint,
+        # Data that a recipe wrote for itself move with the folder.
+        "data": str(data.relative_to(out) if data.is_relative_to(out) else data),
+    }
+    path = where.out / "training.json"
+    if path.is_file():
+        known = json.loads(path.read_text(encoding="utf-8"))
+        fields = [name for name, value in plan.items() if known.get(name) != value]
+        if fields:
+            raise VitalError(
+                f"{where.out} holds a training that differs in {', '.join(fields)}", "choose another folder with --out"
+            )
+    where.out.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(plan, indent=1) + "\n")

@@ -1,0 +1,198 @@
+"""``vital-eval train``: the stages of a recipe, from records to a scored checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vital_eval.cli.output import EXIT_INTERRUPTED, complain, say, table
+from vital_eval.errors import VitalError
+
+if TYPE_CHECKING:
+    from vital_eval.training.pipeline import Circumstances
+    from vital_eval.training.recipes import Recipe, StageRecipe
+
+#: Seed of the world that stages are compared on while they are made; no test and no demo has it.
+_VALIDATION_SEED = 101
+
+#: Records a file of nano's own training data, and questions a task of its held-out world.
+_NANO = {"nano": (400, 24), "nano-ci": (6, 4)}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("--recipe", required=True, metavar="NAME", help="nano, nano-ci, vital-7b or vital-3b")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where all goes; the same command resumes")
+    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="what the first stage starts from")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="MTVR folders and videos (docs/training_data.md)")
+    parser.add_argument("--stage", metavar="NAME", help="train this stage only")
+    parser.add_argument("--ablation", action="store_true", help="train the side branches of the ablation table too")
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help="benchmarks to score every checkpoint on")
+    parser.add_argument("--tasks", default="", metavar="A,B", help="which of them (default for nano: all 11)")
+    parser.add_argument("--limit", type=int, metavar="N", help="samples per benchmark")
+    parser.add_argument("--seed", type=int, default=0, help="of every draw (default: 0)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--dtype", default="auto", help="auto, float32 or bfloat16")
+    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="conversations sampled together")
+    parser.add_argument("--dry-run", action="store_true", help="print plan, data counts and estimates; train nothing")
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Show the plan, or carry it out."""
+    from vital_eval.training.recipes import Base, recipe
+
+    chosen = recipe(args.recipe)
+    stages = chosen.chosen(args.stage, args.ablation)
+    if args.dry_run:
+        _show(chosen, stages, args.data)
+        return 0
+    if args.out is None:
+        raise VitalError("--out is missing", "name the folder for checkpoints and logs")
+    if chosen.base is Base.CHECKPOINT:
+        for option in ("checkpoint", "data"):
+            if getattr(args, option) is None:
+                raise VitalError(f"--{option} is missing", f"recipe {chosen.name} brings none of its own")
+        return _carry_out(args, chosen, stages, args.checkpoint)
+    if args.checkpoint is not None:
+        return _carry_out(args, chosen, stages, args.checkpoint)
+    with as_file(files("vital_eval.nano") / "checkpoint") as packaged:
+        return _carry_out(args, chosen, stages, packaged)
+
+
+def _carry_out(args: argparse.Namespace, chosen: Recipe, stages: tuple[StageRecipe, ...], base: Path) -> int:
+    from vital_eval.training.ablation import ablation
+    from vital_eval.training.pipeline import train_stages, write_plan
+
+    where = _circumstances(args, chosen, base)
+    write_plan(where, chosen.name)
+    started = time.monotonic()
+
+    def report(line: str) -> None:
+        sys.stderr.write(f"[{time.monotonic() - started:6.0f} s] {line}\n")
+        sys.stderr.flush()
+
+    try:
+        asyncio.run(train_stages(stages, where, report))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        complain(f"interrupted: finished stages and saved steps are kept in {args.out}; the same command goes on")
+        return EXIT_INTERRUPTED
+    if where.benchmarks is not None:
+        rows = [
+            (
+                row.name,
+                row.mode.value,
+                _percent(row.score.value),
+                _interval(row.score.low, row.score.high),
+                row.against or "-",
+                "-" if row.difference is None else _points(row.difference.value),
+                "-" if row.difference is None else _interval(row.difference.low, row.difference.high),
+                "-" if row.p is None else f"{row.p:.3f}",
+            )
+            for row in ablation(stages, args.out)
+        ]
+        head = ("checkpoint", "mode", "score", "95 %", "against", "difference", "95 %", "p")
+        say(table(head, rows))
+        say("\nscore: mean of the headline metrics over the benchmarks, in percent, each benchmark with equal weight")
+    say(f"checkpoint: {args.out / stages[-1].name / 'checkpoint'}")
+    return 0
+
+
+def _circumstances(args: argparse.Namespace, chosen: Recipe, base: Path) -> Circumstances:
+    from vital_eval.training.pipeline import Circumstances
+    from vital_eval.training.scoring import Benchmarks
+
+    data, data_root = args.data, args.data_root
+    tasks = tuple(name for name in args.tasks.split(",") if name)
+    preset = "vital"
+    if chosen.name in _NANO:
+        records, questions = _NANO[chosen.name]
+        preset = "nano"
+        data = data or _nano_data(args.out / "data", args.seed, records)
+        if data_root is None:
+            data_root, named = _nano_world(args.out / "world", questions)
+            tasks = tasks or named
+    if data_root is not None and not tasks:
+        raise VitalError("--tasks is missing", "name the benchmarks below --data-root to score on")
+    benchmarks = None if data_root is None else Benchmarks(data_root, tasks, preset, args.limit)
+    return Circumstances(
+        base, data, args.out, args.seed, args.device, args.dtype, args.batch_size, benchmarks=benchmarks
+    )
+
+
+def _nano_data(folder: Path, seed: int, records: int) -> Path:
+    """Write nano's training records once; a marker, written last, says they are whole."""
+    from vital_eval.atomic import write_atomically
+    from vital_eval.training.nano_mtvr import write_nano_mtvr
+
+    marker = folder / "complete"
+    if not marker.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        counts = write_nano_mtvr(folder, seed, records)
+        complain(f"wrote {sum(counts.records.values())} training records about {counts.videos} videos into {folder}")
+        write_atomically(marker, "")
+    return folder
+
+
+def _nano_world(folder: Path, questions: int) -> tuple[Path, tuple[str, ...]]:
+    """Write the held-out world once. Its seed is not that of the demo or of any test."""
+    from vital_eval.atomic import write_atomically
+    from vital_eval.nano.formats import TASKS, write_world
+
+    marker = folder / "complete"
+    if not marker.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_world(folder, _VALIDATION_SEED, questions)
+        write_atomically(marker, "")
+    return folder, TASKS
+
+
+def _show(chosen: Recipe, stages: tuple[StageRecipe, ...], data: Path | None) -> None:
+    from vital_eval.training.estimate import estimate_stage
+    from vital_eval.training.pipeline import read_stage
+    from vital_eval.training.recipes import describe
+
+    say(f"recipe {chosen.name}: {chosen.parameters:.3g} parameters; needs {chosen.hardware}\n")
+    say(table(("stage", "starts from", "data", "method", "asked"), describe(stages)))
+    rows = []
+    for stage in stages:
+        records = None if data is None else len(read_stage(stage, data))
+        counted = "-" if records is None else str(records)
+        if records is None and not stage.train.steps:
+            rows.append((stage.name, counted, "-", "-", "-", "-"))
+            continue
+        need = estimate_stage(stage, records or 0, chosen.parameters)
+        rows.append(
+            (
+                stage.name,
+                counted,
+                str(need.conversations),
+                str(need.tokens),
+                f"{need.weights_gib:.2f}",
+                f"{need.gpu_hours:.2g}",
+            )
+        )
+    head = ("stage", "records", "conversations", "tokens each", "weights GiB", "H100 hours")
+    say("\n" + table(head, rows))
+    say(
+        "\nestimates (training/estimate.py says how): weights, gradients, optimiser and reference over all GPUs "
+        "together, activations not included; nothing here was measured on a GPU"
+    )
+    if data is None:
+        say("give --data to count records")
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _points(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:+.1f}"
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "-" if low is None or high is None else f"[{100 * low:.1f}, {100 * high:.1f}]"
