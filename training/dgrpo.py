@@ -7,7 +7,9 @@ been. Rollouts are the harness's episodes (:mod:`.rollouts`), rewards its parser
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +27,7 @@ from vital_eval.errors import VitalError
 from vital_eval.protocol import Mode, Protocol
 from vital_eval.toolbox import Tool
 
+from .adapters import freeze_vision
 from .advantages import Difficulty, group_advantages, informative
 from .collate import Batch, collate
 from .log_probs import Support, sampled_log_probs
@@ -32,7 +35,7 @@ from .policy_loss import LossMetrics, LossSettings, Normaliser, policy_loss, sum
 from .problems import Problem
 from .rewards import Reward, RewardRules, rollout_reward
 from .rollouts import OpenVideo, Rollout, failed, roll_out
-from .state import restore_state, save_state
+from .state import cut_log, restore_state, save_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,20 +183,22 @@ async def train_dgrpo(
         The metrics of the steps of this call.
 
     Raises:
-        VitalError: if there are no problems, or every rollout of a step was lost to the machine.
+        VitalError: if there are no problems, every rollout of a step was lost to the machine, or the loss is not
+            finite.
     """
     if not problems:
         raise VitalError(f"stage {stage.name} has no problems to train on", "check the data and its filters")
     if stage.loss.kl and policy.reference is None:
         raise ValueError("a KL term needs a reference")
     if stage.freeze_vision:
-        policy.model.model.visual.requires_grad_(False)
+        freeze_vision(policy.model)
     trained = [parameter for parameter in policy.model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=stage.rate, weight_decay=0.01)
     steps = stage.length(len(problems))
     state, log = folder / f"{stage.name}.safetensors", folder / f"{stage.name}.jsonl"
-    first = restore_state(policy.model, optimiser, state)
-    _cut_log(log, first)
+    recipe = _recipe(stage, problems, seed)
+    first = restore_state(policy.model, optimiser, state, recipe)
+    cut_log(log, first)
     done: list[StepMetrics] = []
     for step in range(first, steps):
         for group in optimiser.param_groups:
@@ -211,7 +216,7 @@ async def train_dgrpo(
             f"({metrics.seconds:.1f} s)"
         )
         if (step + 1) % save_every == 0 or step + 1 == steps:
-            save_state(policy.model, optimiser, step + 1, state)
+            save_state(policy.model, optimiser, step + 1, state, recipe)
     return tuple(done)
 
 
@@ -305,8 +310,15 @@ def _update(
     starts = range(0, len(encoded), stage.micro_batch)
     parts = [_backward(policy, stage, encoded[start : start + stage.micro_batch], whole) for start in starts]
     gradient = float(torch.nn.utils.clip_grad_norm_(policy.model.parameters(), stage.clip_norm))
+    metrics = summed(parts)
+    if not (math.isfinite(metrics.loss) and math.isfinite(gradient)):
+        # Weights that took this step could not be mended; those of the last saved state can go on.
+        raise VitalError(
+            f"stage {stage.name}: loss {metrics.loss} with a gradient of norm {gradient}",
+            "lower the rate; the same command goes on from the last saved state",
+        )
     optimiser.step()
-    return summed(parts), gradient
+    return metrics, gradient
 
 
 def _backward(
@@ -370,9 +382,11 @@ def _metrics(
     )
 
 
-def _cut_log(path: Path, steps: int) -> None:
-    """Drop what a killed process logged beyond the last saved state: these steps are taken again."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_file():
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        path.write_text("".join(lines[:steps]), encoding="utf-8")
+def _recipe(stage: DgrpoStage, problems: Sequence[Problem], seed: int) -> str:
+    """Return what a saved state belongs to: another seed, set of problems or setting must not go on with it.
+
+    How many rollouts share a forward pass may change, and a stage may be made longer.
+    """
+    settings = dataclasses.asdict(dataclasses.replace(stage, micro_batch=1, steps=1, epochs=0))
+    content = [seed, [problem.sample.id for problem in problems], settings]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()

@@ -35,10 +35,13 @@ from .problems import problems_of_records
 from .recipes import StageRecipe
 from .scoring import Benchmarks, plan_scoring, score_checkpoint
 from .sft import SftStage, train_sft
-from .supervised import lessons_of_records
+from .supervised import lessons_of_records, shorter_than
 
 #: What a stage is trained on.
 StageRecord = CotRecord | RlRecord | ToolCotRecord
+
+#: A stage that would train on less of its records than this has something wrong with its data.
+_LEAST_KEPT = 0.5
 
 CHECKPOINT = "checkpoint"
 RUN = "run"
@@ -154,7 +157,9 @@ async def _train(
 ) -> None:
     records = read_stage(stage, where.data)
     folder.mkdir(parents=True, exist_ok=True)
-    engine = load_engine(start, where.device, where.dtype, where.batch_size)
+    # What is trained is kept in float32; the forward pass has its own type.
+    dtype = "float32" if isinstance(stage.train, SftStage) else where.dtype
+    engine = load_engine(start, where.device, dtype, where.batch_size)
     protocol = stage.train.protocol
     videos = Videos(where.data, protocol.decoder, where.decode_workers, 120.0, engine.info.geometry.spatial_factor)
     try:
@@ -209,6 +214,8 @@ async def _teach(
     lessons = await lessons_of_records(
         told, stage.protocol, _tools(stage.protocol, registries), engine.info, speak, videos.open
     )
+    limit = int(parts.model.config.get_text_config().max_position_embeddings)
+    lessons = shorter_than(lessons, parts.encoder, limit).require_share(_LEAST_KEPT)
     report(f"{stage.name}: {lessons.summary()}")
     train_sft(parts.model, parts.encoder, lessons.kept, stage, folder, where.seed, report)
 

@@ -14,7 +14,7 @@ from vital_eval.sample import Sample
 from vital_eval.task import AnswerKind, Task
 
 from .mtvr.records import RlRecord
-from .rewards import Kind, Scored, is_rewarded, read_solution, require_source, score_answer, task_reward
+from .rewards import Kind, Scored, Source, is_rewarded, read_solution, require_source, score_answer, task_reward
 
 _KINDS: Mapping[Kind, AnswerKind] = MappingProxyType(
     {
@@ -28,6 +28,11 @@ _KINDS: Mapping[Kind, AnswerKind] = MappingProxyType(
         Kind.OCR: AnswerKind.OPEN,
     }
 )
+
+
+def answer_kind(source: Source) -> AnswerKind:
+    """Return what answers to a source's questions must hold."""
+    return _KINDS[source.kind]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,10 @@ def problems_of_records(records: Iterable[RlRecord], *, released_iou_only: bool 
         if record.media.kind != "video":
             raise DataError(f"record {record.id} shows an image", "training on images is not supported; leave it out")
         source = require_source(record.data_source)
-        target = read_solution(source, record.solution)
+        try:
+            target = read_solution(source, record.solution)
+        except DataError as error:
+            raise DataError(f"record {record.id}: {error.problem}", error.mend) from error
         if record.id in problems:
             raise DataError(f"record {record.id} occurs twice", "ids must be unique in a training set")
         problems[record.id] = Problem(
@@ -85,7 +93,7 @@ def problems_of_records(records: Iterable[RlRecord], *, released_iou_only: bool 
                 target=target,
                 cluster=record.media.path,
             ),
-            kind=_KINDS[source.kind],
+            kind=answer_kind(source),
             score=partial(score_answer, source, target, released_iou_only=released_iou_only),
             verbatim=True,
         )

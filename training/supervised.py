@@ -27,7 +27,7 @@ from vital_eval.trajectory import StopReason, ToolCall
 
 from .mtvr.checks import thought_and
 from .mtvr.records import CotRecord, ToolCotRecord
-from .problems import _KINDS, Problem
+from .problems import Problem, answer_kind
 from .rewards import Scored, require_source
 from .rollouts import OpenVideo, Rollout, Speak, Teacher, roll_out
 
@@ -248,7 +248,7 @@ def _unscored(answer: str | None) -> Scored:
 
 def _kind(record: CotRecord | ToolCotRecord) -> AnswerKind:
     if record.data_source is not None:
-        return _KINDS[require_source(record.data_source).kind]
+        return answer_kind(require_source(record.data_source))
     # Video-R1's CoT file mixes problems and names none: what the answer is tells what is asked for.
     parts = thought_and("answer", _turns(record)[-1])
     answer = parts[1].strip() if parts else ""

@@ -171,6 +171,27 @@ def test_rollouts_lost_to_the_machine_are_not_trained_on(tmp_path) -> None:
         asyncio.run(train_dgrpo(policy_of(engine), STAGE, [], {}, open_grey, tmp_path, 0, print))
 
 
+def test_a_loss_that_is_no_number_stops_before_the_weights_take_it(tmp_path) -> None:
+    with nano_engine(32) as engine:
+        policy = policy_of(engine)
+        assert policy.reference is not None
+        with torch.no_grad():
+            next(policy.reference.parameters()).fill_(float("nan"))
+        before = [value.detach().clone() for value in policy.model.parameters()]
+
+        async def run() -> None:
+            try:
+                problems = [problem("v", score=first_digit)]
+                stage = dataclasses.replace(STAGE, steps=1, filtered=False)
+                await train_dgrpo(policy, stage, problems, tools(), open_grey, tmp_path, 1, lambda line: None)
+            finally:
+                await engine.close()
+
+        with pytest.raises(VitalError, match="loss nan.*goes on from the last saved state"):
+            asyncio.run(run())
+        assert all(torch.equal(old, new) for old, new in zip(before, policy.model.parameters(), strict=True))
+
+
 @pytest.mark.parametrize("sampling", [Sampling(temperature=0.0), Sampling(temperature=1.0, repetition_penalty=1.05)])
 def test_samplers_that_the_loss_does_not_model_are_refused(sampling) -> None:
     with pytest.raises(ValueError, match="needs temperature"):
