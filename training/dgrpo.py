@@ -31,9 +31,10 @@ from .adapters import freeze_vision
 from .advantages import Difficulty, group_advantages, informative
 from .collate import Batch, collate
 from .log_probs import Support, sampled_log_probs
-from .policy_loss import LossMetrics, LossSettings, Normaliser, policy_loss, summed
+from .policy_loss import LossMetrics, LossSettings, Normaliser, policy_loss
 from .problems import Problem
-from .rewards import Reward, RewardRules, rollout_reward
+from .processes import Processes, fingerprint
+from .rewards import RewardRules, rollout_reward
 from .rollouts import OpenVideo, Rollout, failed, roll_out
 from .state import cut_log, restore_state, save_state
 
@@ -165,6 +166,7 @@ async def train_dgrpo(
     seed: int,
     report: Callable[[str], None],
     save_every: int = 10,
+    processes: Processes | None = None,
 ) -> tuple[StepMetrics, ...]:
     """Train one stage; an interrupted one goes on from its last saved state.
 
@@ -178,6 +180,7 @@ async def train_dgrpo(
         seed: of the order of problems and of every draw.
         report: called with one line a step.
         save_every: steps between saved states.
+        processes: who takes the steps together; this one alone if not given.
 
     Returns:
         The metrics of the steps of this call.
@@ -190,33 +193,40 @@ async def train_dgrpo(
         raise VitalError(f"stage {stage.name} has no problems to train on", "check the data and its filters")
     if stage.loss.kl and policy.reference is None:
         raise ValueError("a KL term needs a reference")
+    together = processes or Processes()
     if stage.freeze_vision:
         freeze_vision(policy.model)
     trained = [parameter for parameter in policy.model.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=stage.rate, weight_decay=0.01)
+    optimiser = together.adamw(trained, stage.rate, 0.01)
     steps = stage.length(len(problems))
     state, log = folder / f"{stage.name}.safetensors", folder / f"{stage.name}.jsonl"
     recipe = _recipe(stage, problems, seed)
     first = restore_state(policy.model, optimiser, state, recipe)
-    cut_log(log, first)
+    together.require_same((first, fingerprint(trained)), "step and weights")
+    if together.first:
+        cut_log(log, first)
     done: list[StepMetrics] = []
     for step in range(first, steps):
         for group in optimiser.param_groups:
             group["lr"] = stage.rate * min(1.0, (step + 1) / max(1, stage.warmup))
         metrics = await _step(
-            policy, stage, draw(problems, stage.prompts, step, seed), tools, open_video, step, optimiser
+            policy, stage, draw(problems, stage.prompts, step, seed), tools, open_video, step, optimiser, together
         )
         done.append(metrics)
-        with log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(dataclasses.asdict(metrics)) + "\n")
-        report(
-            f"{stage.name} step {step + 1}/{steps} reward {metrics.reward:.3f} (task {metrics.task:.3f}, "
-            f"format {metrics.format:.2f}, tool {metrics.tool:.2f}) answered {metrics.answered:.0%} "
-            f"calls {metrics.calls:.2f} kl {metrics.loss.kl:.4f} entropy {metrics.loss.entropy:.2f} "
-            f"({metrics.seconds:.1f} s)"
-        )
+        if together.first:
+            with log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(dataclasses.asdict(metrics)) + "\n")
+            report(
+                f"{stage.name} step {step + 1}/{steps} reward {metrics.reward:.3f} (task {metrics.task:.3f}, "
+                f"format {metrics.format:.2f}, tool {metrics.tool:.2f}) answered {metrics.answered:.0%} "
+                f"calls {metrics.calls:.2f} kl {metrics.loss.kl:.4f} entropy {metrics.loss.entropy:.2f} "
+                f"({metrics.seconds:.1f} s)"
+            )
         if (step + 1) % save_every == 0 or step + 1 == steps:
-            save_state(policy.model, optimiser, step + 1, state, recipe)
+            together.collect_state(optimiser)
+            if together.first:
+                save_state(policy.model, optimiser, step + 1, state, recipe)
+            together.barrier()
     return tuple(done)
 
 
@@ -243,19 +253,21 @@ async def _step(
     open_video: OpenVideo,
     step: int,
     optimiser: torch.optim.Optimizer,
+    together: Processes,
 ) -> StepMetrics:
     started = time.monotonic()
     # Numbered through the whole stage, so that no two rollouts of a problem ever share a seed.
     first = step * stage.prompts * stage.group
-    places = [place for place in range(len(problems)) for _ in range(stage.group)]
+    mine = together.share(range(len(problems)))
+    asked = [(place, place * stage.group + number) for place in mine for number in range(stage.group)]
     policy.model.eval()
     rollouts = await roll_out(
-        [attempt_of(problems[place], stage.protocol, tools, first + number) for number, place in enumerate(places)],
+        [attempt_of(problems[place], stage.protocol, tools, first + number) for place, number in asked],
         policy.engine,
         open_video,
     )
-    kept = [(place, rollout) for place, rollout in zip(places, rollouts, strict=True) if not failed(rollout)]
-    if not kept:
+    kept = [(place, rollout) for (place, _), rollout in zip(asked, rollouts, strict=True) if not failed(rollout)]
+    if not together.sum((len(kept),))[0]:
         error = next((rollout.trajectory.error for rollout in rollouts), "")
         raise VitalError(f"stage {stage.name} step {step}: every rollout was lost to the machine ({error})")
     rewards = [rollout_reward(rollout.trajectory, problems[place].score, stage.rules) for place, rollout in kept]
@@ -265,19 +277,25 @@ async def _step(
     advantages = group_advantages(total, task, groups, stage.difficulty, stage.normalise)
     differs = informative(total, groups)
     chosen = [index for index in range(len(kept)) if not stage.filtered or bool(differs[index])]
-    loss, gradient = _update(policy, stage, [kept[index][1] for index in chosen], advantages.values[chosen], optimiser)
-    return _metrics(
-        step,
-        rollouts,
-        [rollout for _, rollout in kept],
-        rewards,
-        len(chosen),
-        differs,
-        advantages.weights,
-        loss,
-        gradient,
-        time.monotonic() - started,
+    loss, gradient = _update(
+        policy, stage, [kept[index][1] for index in chosen], advantages.values[chosen], optimiser, together
     )
+    played, trained = (int(value) for value in together.sum((len(rollouts), len(chosen))))
+    rows = [
+        _Row(
+            reward.total,
+            reward.format,
+            reward.task,
+            reward.tool,
+            rollout.trajectory.answer_text is not None,
+            bool(differs[index]),
+            float(advantages.weights[index]),
+            len(rollout.trajectory.tool_calls),
+            sum(turn.new_tokens for turn in rollout.trajectory.turns),
+        )
+        for index, ((_, rollout), reward) in enumerate(zip(kept, rewards, strict=True))
+    ]
+    return _metrics(step, played, trained, together.gather(rows), loss, gradient, time.monotonic() - started)
 
 
 def attempt_of(problem: Problem, protocol: Protocol, tools: Mapping[str, Tool], number: int) -> Attempt:
@@ -292,25 +310,26 @@ def _update(
     rollouts: Sequence[Rollout],
     advantages: torch.Tensor,
     optimiser: torch.optim.Optimizer,
+    together: Processes,
 ) -> tuple[LossMetrics, float]:
-    nothing = LossMetrics(*([0.0] * len(dataclasses.fields(LossMetrics))))
     encoded = [
         (policy.encoder.encode(rollout.conversation, open_turn=False), float(advantage))
         for rollout, advantage in zip(rollouts, advantages, strict=True)
         if rollout.conversation is not None
     ]
     tokens = sum(int(item.is_sampled[1:].sum()) for item, _ in encoded)
-    if not tokens:
-        return nothing, 0.0
-    whole = Normaliser(tokens, len(encoded))
+    whole = together.whole(tokens, len(encoded))
+    if whole is None:
+        return together.summed([]), 0.0
     # Like lengths go together, so that little is spent on padding.
     encoded.sort(key=lambda pair: len(pair[0].ids))
     optimiser.zero_grad(set_to_none=True)
     policy.model.train()
     starts = range(0, len(encoded), stage.micro_batch)
     parts = [_backward(policy, stage, encoded[start : start + stage.micro_batch], whole) for start in starts]
+    together.add_gradients(policy.model.parameters())
     gradient = float(torch.nn.utils.clip_grad_norm_(policy.model.parameters(), stage.clip_norm))
-    metrics = summed(parts)
+    metrics = together.summed(parts)
     if not (math.isfinite(metrics.loss) and math.isfinite(gradient)):
         # Weights that took this step could not be mended; those of the last saved state can go on.
         raise VitalError(
@@ -350,32 +369,44 @@ def _reference(policy: Policy, batch: Batch, support: Support) -> torch.Tensor:
     return sampled_log_probs(policy.reference, batch, support).values
 
 
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What a rollout brings to the metrics of its step; small enough to be told to every process."""
+
+    reward: float
+    format: float
+    task: float
+    tool: float
+    answered: bool
+    informative: bool
+    weight: float
+    calls: int
+    tokens: int
+
+
 def _metrics(
     step: int,
-    rollouts: Sequence[Rollout],
-    kept: Sequence[Rollout],
-    rewards: Sequence[Reward],
+    played: int,
     trained: int,
-    differs: torch.Tensor,
-    weights: torch.Tensor,
+    rows: Sequence[_Row],
     loss: LossMetrics,
     gradient: float,
     seconds: float,
 ) -> StepMetrics:
     return StepMetrics(
         step=step,
-        rollouts=len(rollouts),
-        failed=len(rollouts) - len(kept),
+        rollouts=played,
+        failed=played - len(rows),
         trained=trained,
-        reward=fmean(reward.total for reward in rewards),
-        format=fmean(reward.format for reward in rewards),
-        task=fmean(reward.task for reward in rewards),
-        tool=fmean(reward.tool for reward in rewards),
-        answered=fmean(rollout.trajectory.answer_text is not None for rollout in kept),
-        informative=float(differs.double().mean()),
-        weight=float(weights.mean()),
-        calls=fmean(len(rollout.trajectory.tool_calls) for rollout in kept),
-        tokens=fmean(sum(turn.new_tokens for turn in rollout.trajectory.turns) for rollout in kept),
+        reward=fmean(row.reward for row in rows),
+        format=fmean(row.format for row in rows),
+        task=fmean(row.task for row in rows),
+        tool=fmean(row.tool for row in rows),
+        answered=fmean(row.answered for row in rows),
+        informative=fmean(row.informative for row in rows),
+        weight=fmean(row.weight for row in rows),
+        calls=fmean(row.calls for row in rows),
+        tokens=fmean(row.tokens for row in rows),
         loss=loss,
         gradient=gradient,
         seconds=seconds,

@@ -157,8 +157,8 @@ async def _train(
 ) -> None:
     records = read_stage(stage, where.data)
     folder.mkdir(parents=True, exist_ok=True)
-    # What is trained is kept in float32; the forward pass has its own type.
-    dtype = "float32" if isinstance(stage.train, SftStage) else where.dtype
+    # Small steps vanish in bfloat16 weights, so what is trained is kept in float32 unless asked for otherwise.
+    dtype = "float32" if isinstance(stage.train, SftStage) or where.dtype == "auto" else where.dtype
     engine = load_engine(start, where.device, dtype, where.batch_size)
     protocol = stage.train.protocol
     videos = Videos(where.data, protocol.decoder, where.decode_workers, 120.0, engine.info.geometry.spatial_factor)

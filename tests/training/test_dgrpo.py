@@ -187,7 +187,7 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_take_it(tmp_path) -> 
             finally:
                 await engine.close()
 
-        with pytest.raises(VitalError, match="loss nan.*goes on from the last saved state"):
+        with pytest.raises(VitalError, match=r"loss nan.*goes on from the last saved state"):
             asyncio.run(run())
         assert all(torch.equal(old, new) for old, new in zip(before, policy.model.parameters(), strict=True))
 

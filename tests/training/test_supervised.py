@@ -420,7 +420,7 @@ state.save_state(model, optimiser, 2, path)
 @pytest.mark.parametrize("moment", ["half", "whole"])
 def test_a_kill_in_the_middle_of_saving_leaves_the_last_state(tmp_path: Path, moment: str) -> None:
     path = tmp_path / "s.safetensors"
-    done = subprocess.run([sys.executable, "-c", _CHILD, str(path), moment], timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-P", "-c", _CHILD, str(path), moment], timeout=60, check=False)
     assert done.returncode == -signal.SIGKILL
     assert len(list(tmp_path.iterdir())) == 2  # The state, and what the kill left.
     model = torch.nn.Linear(64, 64)
