@@ -345,7 +345,7 @@ def _backward(
 ) -> LossMetrics:
     batch = collate([item for item, _ in items], policy.pad_id).to(policy.model.device)
     support = Support(stage.protocol.sampling.temperature, policy.banned_ids)
-    sampled = sampled_log_probs(policy.model, batch, support)
+    sampled = sampled_log_probs(policy.model, batch, support, train_entropy=stage.loss.entropy != 0)
     reference = _reference(policy, batch, support) if stage.loss.kl else None
     values = torch.tensor([advantage for _, advantage in items], dtype=torch.float32, device=policy.model.device)
     # One update a rollout: the policy that sampled is the one that is trained, so the old log-probabilities are these.

@@ -12,8 +12,8 @@ from vital_eval.protocol import Mode
 from .dgrpo import DgrpoStage
 from .recipes import StageRecipe
 
-#: Bytes a trained parameter: bfloat16 weight and gradient, float32 master copy and two moments (AdamW).
-TRAINED_BYTES = 2 + 2 + 4 + 4 + 4
+#: Bytes a trained parameter: weight, gradient and two moments (AdamW), all in float32.
+TRAINED_BYTES = 4 + 4 + 4 + 4
 #: Bytes of a frozen copy in bfloat16 (the reference of the KL term).
 FROZEN_BYTES = 2
 #: Floating-point operations a parameter and token: forward 2, backward 4, and the forward once more where activations

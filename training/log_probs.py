@@ -43,7 +43,9 @@ class SampledLogProbs:
     mask: torch.Tensor
 
 
-def sampled_log_probs(model: PreTrainedModel, batch: Batch, support: Support) -> SampledLogProbs:
+def sampled_log_probs(
+    model: PreTrainedModel, batch: Batch, support: Support, *, train_entropy: bool = False
+) -> SampledLogProbs:
     """Compute the log-probabilities of a batch's sampled tokens, videos of every turn in the forward pass.
 
     Only sampled places go through the output layer.
@@ -52,6 +54,7 @@ def sampled_log_probs(model: PreTrainedModel, batch: Batch, support: Support) ->
         model: differentiated through unless gradients are off.
         batch: its targets are the sampled tokens.
         support: see :class:`Support`.
+        train_entropy: let gradients flow through the entropy; it costs another copy of all probabilities.
     """
     mask = batch.targets[:, 1:]
     logits = model.lm_head(hidden_states(model, batch)[:, :-1][mask]).float() / support.temperature
@@ -62,6 +65,7 @@ def sampled_log_probs(model: PreTrainedModel, batch: Batch, support: Support) ->
     every = torch.log_softmax(logits, dim=-1)
     chosen = every.gather(-1, batch.ids[:, 1:][mask].unsqueeze(-1)).squeeze(-1)
     # 0 times minus infinity is not a number; a token without probability adds nothing.
-    entropy = -(every.exp() * every.masked_fill(every.isinf(), 0.0)).sum(-1)
+    with torch.set_grad_enabled(train_entropy and torch.is_grad_enabled()):
+        entropy = -(every.exp() * every.masked_fill(every.isinf(), 0.0)).sum(-1)
     empty = torch.zeros(mask.shape, dtype=chosen.dtype, device=chosen.device)
     return SampledLogProbs(empty.masked_scatter(mask, chosen), empty.masked_scatter(mask, entropy), mask)

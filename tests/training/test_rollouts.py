@@ -198,3 +198,15 @@ def test_a_teacher_speaks_its_turns_and_the_tool_answers(engine) -> None:
     short = spoken(engine, (CALL,))
     assert short.trajectory.stop is StopReason.ENGINE_FAILED
     assert failed(short)
+
+
+def test_gradients_flow_through_the_entropy_only_where_it_is_trained(engine) -> None:
+    rollout = spoken(engine, (ANSWER,), mode=Mode.COT)
+    policy = policy_of(engine)
+    batch = collate([policy.encoder.encode(rollout.conversation, open_turn=False)], policy.pad_id)
+    plain = sampled_log_probs(policy.model, batch, Support(1.0, policy.banned_ids))
+    trained = sampled_log_probs(policy.model, batch, Support(1.0, policy.banned_ids), train_entropy=True)
+    assert plain.values.requires_grad
+    assert not plain.entropy.requires_grad
+    assert trained.entropy.requires_grad
+    assert torch.equal(plain.entropy, trained.entropy.detach())

@@ -160,8 +160,8 @@ def _show(chosen: Recipe, stages: tuple[StageRecipe, ...], data: Path | None) ->
     say(table(("stage", "starts from", "data", "method", "asked"), describe(stages)))
     rows = []
     for stage in stages:
-        records = None if data is None else len(read_stage(stage, data))
-        counted = "-" if records is None else str(records)
+        records = _documented(stage) if data is None else len(read_stage(stage, data))
+        counted = "-" if records is None else f"{records}{'' if data else ' (documented)'}"
         if records is None and not stage.train.steps:
             rows.append((stage.name, counted, "-", "-", "-", "-"))
             continue
@@ -183,7 +183,18 @@ def _show(chosen: Recipe, stages: tuple[StageRecipe, ...], data: Path | None) ->
         "together, activations not included; nothing here was measured on a GPU"
     )
     if data is None:
-        say("give --data to count records")
+        say("counts are MTVR's documented ones where they are known; give --data to count your records")
+
+
+def _documented(stage: StageRecipe) -> int | None:
+    """Return how many records MTVR has for a stage by its documentation; ``None`` if a file's count is not known."""
+    from vital_eval.training.mtvr.sources import read_sources
+
+    known = {file.name: file.records for file in read_sources().files if file.form is stage.form}
+    counts = [known.get(name) for name in stage.files]
+    if not counts or None in counts:
+        return None
+    return sum(count for count in counts if count is not None)
 
 
 def _percent(value: float | None) -> str:

@@ -28,9 +28,10 @@ def choose_tokens(
         penalised = torch.where(logits > 0, logits / penalties, logits * penalties)
         logits = torch.where(seen, penalised, logits)
     chosen: list[int] = logits.argmax(-1).tolist()
-    for row, entry in enumerate(settings):
-        if entry.temperature > 0:
-            chosen[row] = _draw(logits[row].cpu(), entry, generators[row])
+    drawn = [row for row, entry in enumerate(settings) if entry.temperature > 0]
+    # One transfer for all rows; the generators live on the CPU.
+    for row, values in zip(drawn, logits[drawn].cpu() if drawn else (), strict=True):
+        chosen[row] = _draw(values, settings[row], generators[row])
     return chosen
 
 

@@ -1,0 +1,45 @@
+"""Recipes as data: stages in order, the estimate's arithmetic."""
+
+from __future__ import annotations
+
+import pytest
+
+from vital_eval.errors import UnknownNameError
+from vital_eval.training.estimate import estimate_stage
+from vital_eval.training.recipes import RECIPES, recipe
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_stage_comes_after_the_one_it_starts_from(name: str) -> None:
+    found = recipe(name)
+    seen = {""}
+    for stage in found.stages:
+        assert stage.init in seen
+        assert stage.name not in seen
+        assert stage.train.name == stage.name
+        assert stage.train.protocol.mode is stage.mode
+        seen.add(stage.name)
+    main_line = found.chosen(None, ablations=False)
+    assert [stage.name[0] for stage in main_line] == ["1", "2", "3", "4"]
+    assert not any(stage.ablation for stage in main_line)
+
+
+def test_unknown_names_are_told() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean nano"):
+        recipe("nanno")
+    with pytest.raises(UnknownNameError, match="no stage '5-more'"):
+        recipe("nano").chosen("5-more", ablations=False)
+
+
+def test_estimates_follow_their_arithmetic() -> None:
+    sft, dgrpo, _, _ = recipe("vital-7b").stages
+    one, double = estimate_stage(sft, 25_600, 8.3e9), estimate_stage(sft, 51_200, 8.3e9)
+    assert one.conversations == 25_600
+    assert double.gpu_hours == pytest.approx(2 * one.gpu_hours)
+    assert one.weights_gib == pytest.approx(16 * 8.3e9 / 2**30)
+    # 128 frames of 224 x 224: 64 pairs of 64 visual tokens, and the words.
+    assert one.tokens == 64 * 64 + 550
+    # Two passes over the weights more for the reference and the sampler's prompt, and the frozen copy.
+    again = estimate_stage(dgrpo, 6_400, 8.3e9)
+    assert again.conversations == 6_400 * 8
+    assert again.weights_gib > one.weights_gib
