@@ -159,8 +159,7 @@ def compare_pooled(
         if not more:
             return dataclasses.replace(plain, note=f"not compared: {task}: they share no sample")
         dropped += missing
-        # Equal names of videos in two benchmarks do not mean equal videos.
-        pairs += [(_within(task, a), _within(task, b)) for a, b in more]
+        pairs += [(within_task(task, a), within_task(task, b)) for a, b in more]
         warning = _warnings(one, other)
         notes += [f"{task}: {warning}"] if warning else []
     return _tested(dataclasses.replace(plain, dropped=dropped, note="; ".join(notes)), pairs, draws)
@@ -192,7 +191,8 @@ def _iou_metric(entry: Entry) -> str:
     return next((name for name, score in entry.metrics.items() if score == _IOU), "")
 
 
-def _within(task: str, item: Item) -> Item:
+def within_task(task: str, item: Item) -> Item:
+    """Return an item as part of a mean over benchmarks: equal names of videos in two of them are not equal videos."""
     return Item(item.sample_id, f"{task}/{item.cluster}", item.value, (task, *item.path))
 
 

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vital_eval.leaderboards.sides import Side, read_runs
+from vital_eval.leaderboards.comparison import within_task
+from vital_eval.leaderboards.sides import read_runs
 from vital_eval.protocol import Mode
-from vital_eval.statistics.means import Estimate, estimate, nested_weights, paired_difference
+from vital_eval.statistics.means import Estimate, nested_weights, paired_difference
 from vital_eval.statistics.permutation import sign_flip
-from vital_eval.summary import Item
+from vital_eval.summary import Item, estimate_items
 
 from .recipes import StageRecipe
 
@@ -50,7 +51,9 @@ def ablation(stages: Sequence[StageRecipe], out: Path) -> tuple[AblationRow, ...
     sides: dict[tuple[str, Mode], dict[str, dict[str, Item]]] = {}
     for side in reading.sides:
         name = side.run.split("/")[0]
-        sides.setdefault((name, side.entry.protocol.mode), {})[side.entry.task] = _items(side)
+        sides.setdefault((name, side.entry.protocol.mode), {})[side.entry.task] = {
+            identity: within_task(side.entry.task, item) for identity, item in side.items.items()
+        }
     rows = [
         AblationRow("base", mode, "", _score(items), None, None)
         for (name, mode), items in sides.items()
@@ -66,18 +69,8 @@ def ablation(stages: Sequence[StageRecipe], out: Path) -> tuple[AblationRow, ...
     return tuple(rows)
 
 
-def _items(side: Side) -> dict[str, Item]:
-    task = side.entry.task
-    # Equal names of videos in two benchmarks do not mean equal videos.
-    return {
-        name: Item(name, f"{task}/{item.cluster}", item.value, (task, *item.path)) for name, item in side.items.items()
-    }
-
-
 def _score(by_task: dict[str, dict[str, Item]]) -> Estimate:
-    items = [item for inside in by_task.values() for item in inside.values()]
-    paths = [item.path for item in items]
-    return estimate([item.value for item in items], nested_weights(paths), [item.cluster for item in items], paths)
+    return estimate_items([item for inside in by_task.values() for item in inside.values()])
 
 
 def _difference(one: dict[str, dict[str, Item]], other: dict[str, dict[str, Item]]) -> tuple[Estimate, float | None]:

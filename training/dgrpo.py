@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
-import numpy as np
 import torch
 from transformers import PreTrainedModel
 
@@ -31,6 +30,7 @@ from .adapters import freeze_vision
 from .advantages import Difficulty, group_advantages, informative
 from .collate import Batch, collate
 from .log_probs import Support, sampled_log_probs
+from .order import epoch_places
 from .policy_loss import LossMetrics, LossSettings, Normaliser, policy_loss
 from .problems import Problem
 from .processes import Processes, fingerprint
@@ -235,14 +235,7 @@ def draw(problems: Sequence[Problem], count: int, step: int, seed: int) -> tuple
 
     Where two epochs meet in a step it may hold a problem twice; these are two groups.
     """
-    start = step * count
-    order: list[int] = []
-    epoch, place = divmod(start, len(problems))
-    while len(order) < count:
-        permutation = np.random.default_rng([seed, epoch]).permutation(len(problems)).tolist()
-        order += permutation[place : place + count - len(order)]
-        epoch, place = epoch + 1, 0
-    return tuple(problems[index] for index in order)
+    return tuple(problems[place] for place in epoch_places(len(problems), step * count, (step + 1) * count, seed))
 
 
 async def _step(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vital_eval.baseline_estimates import BaselineTask, estimate_baselines
+from vital_eval.baseline_estimates import baseline_tasks, estimate_baselines
 from vital_eval.data_root import TaskData, read_task, select
 from vital_eval.engine import Engine
 from vital_eval.plan import RunPlan, TaskPlan, make_manifest, make_plan
@@ -60,12 +60,10 @@ async def score_checkpoint(plan: RunPlan, engine: Engine, folder: Path, label: s
         label: the checkpoint's name in tables.
         concurrency: episodes under way at a time.
     """
+    # Read before the run: a damaged training file must not spoil its end.
+    baselines = baseline_tasks(each.data for each in plan.tasks)
     with RunLog.open(folder, make_manifest(plan, engine.info, label)) as log:
         await run(plan, engine, log, Settings(concurrency=concurrency))
-        baselines = estimate_baselines(
-            BaselineTask(each.data.task, each.data.samples, each.data.task.training_moments(each.data.folder))
-            for each in plan.tasks
-        )
-        summary = summarise(log.manifest, log.records, baselines)
+        summary = summarise(log.manifest, log.records, estimate_baselines(baselines))
         write_summary(folder, summary)
     return summary

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from transformers import PreTrainedModel
 
@@ -26,6 +25,7 @@ from vital_eval.protocol import Protocol
 
 from .adapters import LoraSettings, add_lora, freeze_vision, set_trained, trained_names
 from .collate import collate, drop_pixels, micro_batches, token_losses
+from .order import epoch_places
 from .state import cut_log, restore_state, save_state
 from .supervised import Lesson, lengths_of
 
@@ -154,11 +154,7 @@ def draw(count: int, stage: SftStage, step: int, seed: int) -> tuple[int, ...]:
     """Return which of ``count`` lessons a step takes: epoch after epoch, each a permutation by (seed, epoch)."""
     first = step * stage.batch
     last = first + stage.batch if stage.steps else min(first + stage.batch, stage.epochs * count)
-    orders = {
-        epoch: np.random.default_rng([seed, epoch]).permutation(count)
-        for epoch in range(first // count, math.ceil(last / count))
-    }
-    return tuple(int(orders[place // count][place % count]) for place in range(first, last))
+    return epoch_places(count, first, last, seed)
 
 
 def backward_mean(model: PreTrainedModel, items: Sequence[Encoded], pad_id: int) -> float:

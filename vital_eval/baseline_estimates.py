@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vital_eval.baselines import CENTRE, WHOLE, constant_span, fit_shares, majority_answers, random_guess
+from vital_eval.data_root import TaskData
 from vital_eval.sample import Sample
 from vital_eval.span import Window
 from vital_eval.statistics.means import Estimate
@@ -39,6 +40,15 @@ class BaselineTask:
     task: Task
     samples: tuple[Sample, ...]
     moments: Moments = ()
+
+
+def baseline_tasks(read: Iterable[TaskData]) -> tuple[BaselineTask, ...]:
+    """Return what the baselines of tasks need, training moments read; a damaged training file shows here.
+
+    Raises:
+        DataError: if a file of training annotations is there and not in the official form.
+    """
+    return tuple(BaselineTask(data.task, data.samples, data.task.training_moments(data.folder)) for data in read)
 
 
 def estimate_baselines(tasks: Iterable[BaselineTask]) -> dict[str, dict[str, Estimate]]:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vital_eval.baseline_estimates import BaselineTask, estimate_baselines
-from vital_eval.cli.output import EXIT_INTERRUPTED, EXIT_OWED, complain, say, table
+from vital_eval.baseline_estimates import baseline_tasks, estimate_baselines
+from vital_eval.cli.output import EXIT_INTERRUPTED, EXIT_OWED, complain, figure_text, say, table
 from vital_eval.errors import RunLogError
 from vital_eval.manifest import MANIFEST_NAME, differing, read_manifest
 from vital_eval.plan import RunPlan, make_manifest
@@ -39,10 +39,7 @@ def carry_out(plan: RunPlan, engine: Engine, out: Path, settings: Settings, labe
     """
     manifest = make_manifest(plan, engine.info, label or engine.info.model)
     # Read before the run: a damaged training file must not spoil its end.
-    baselines = tuple(
-        BaselineTask(data.task, data.samples, data.task.training_moments(data.folder))
-        for data in (task_plan.data for task_plan in plan.tasks)
-    )
+    baselines = baseline_tasks(task_plan.data for task_plan in plan.tasks)
     with RunLog.open(out, manifest) as log:
         try:
             with _reporter() as reporter:
@@ -115,12 +112,7 @@ def _score(cell: CellSummary) -> str:
     if not cell.complete:
         # A figure that waits for samples is no figure.
         return "incomplete"
-    estimate = cell.headline
-    if estimate.value is None:
-        return "-"
-    if estimate.low is None or estimate.high is None:
-        return f"{100 * estimate.value:.1f}"
-    return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+    return figure_text(cell.headline)
 
 
 def _status(tally: Tally) -> int:

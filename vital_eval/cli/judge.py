@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 from vital_eval.cli.judge_options import add_judge_arguments, judge_from_options
 from vital_eval.cli.judging import counts_line, exit_status, judge_answers
-from vital_eval.cli.output import EXIT_INTERRUPTED, complain, say, table
+from vital_eval.cli.output import EXIT_INTERRUPTED, complain, figure_text, say, table
 from vital_eval.errors import VitalError
 
 if TYPE_CHECKING:
     from vital_eval.judge.figures import JudgedFigure
-    from vital_eval.statistics.means import Estimate
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,20 +74,12 @@ def figures_table(figures: tuple[JudgedFigure, ...]) -> str:
                 figure.protocol_hash,
                 figure.metric,
                 str(figure.rules.n),
-                "incomplete" if figure.owed else _figure(figure.rules),
+                "incomplete" if figure.owed else figure_text(figure.rules),
                 # A figure that waits for samples or verdicts is no figure.
-                "incomplete" if figure.owed else "withheld" if figure.judged is None else _figure(figure.judged),
+                "incomplete" if figure.owed else "withheld" if figure.judged is None else figure_text(figure.judged),
                 str(figure.sent),
                 str(figure.failed),
             )
             for figure in figures
         ),
     )
-
-
-def _figure(estimate: Estimate) -> str:
-    if estimate.value is None:
-        return "-"
-    if estimate.low is None or estimate.high is None:
-        return f"{100 * estimate.value:.1f}"
-    return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"

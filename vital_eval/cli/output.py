@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vital_eval.statistics.means import Estimate
 
 EXIT_ERROR = 1
 EXIT_USAGE = 2
@@ -44,6 +48,23 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         for line in lines
     ]
     return "\n".join(laid)
+
+
+def percent_text(value: float | None, digits: int = 1) -> str:
+    """Write a score in [0, 1] as percent, ``-`` if there is none."""
+    return "-" if value is None else f"{100 * value:.{digits}f}"
+
+
+def interval_text(low: float | None, high: float | None, digits: int = 1, missing: str = "-") -> str:
+    """Write an interval on the scale of :func:`percent_text`, ``missing`` if it cannot be estimated."""
+    if low is None or high is None:
+        return missing
+    return f"[{percent_text(low, digits)}, {percent_text(high, digits)}]"
+
+
+def figure_text(estimate: Estimate) -> str:
+    """Write a score with its interval, without one where it cannot be estimated."""
+    return f"{percent_text(estimate.value)} {interval_text(estimate.low, estimate.high, missing='')}".rstrip()
 
 
 def _is_number(text: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 from vital_eval.cli.output import say
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Read, grade again, write a new run folder, say what changed."""
-    from vital_eval.baseline_estimates import BaselineTask, estimate_baselines
+    from vital_eval.baseline_estimates import baseline_tasks, estimate_baselines
     from vital_eval.cli.carry_out import summary_table
     from vital_eval.data_root import read_task
     from vital_eval.registry import Registries
@@ -42,14 +43,11 @@ def execute(args: argparse.Namespace) -> int:
     run = args.runs[0].resolve()  # "." and ".." have no name of their own
     out = args.out or run.with_name(f"{run.name}-rescored")
     asked = {entry.task: {identity for identity, _ in entry.samples} for entry in manifest.entries}
-    baselines = estimate_baselines(
-        BaselineTask(
-            data.task,
-            tuple(sample for sample in data.samples if sample.id in asked[name]),
-            data.task.training_moments(data.folder),
-        )
+    scored = (
+        dataclasses.replace(data, samples=tuple(sample for sample in data.samples if sample.id in asked[name]))
         for name, data in tasks.items()
     )
+    baselines = estimate_baselines(baseline_tasks(scored))
     summary = write_rescored(out, result, baselines)
     say(summary_table(summary))
     say(f"\n{len(result.changed)} of {len(result.records)} records changed")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vital_eval.cli.judge_options import add_judge_arguments, judge_from_options
-from vital_eval.cli.output import EXIT_OWED, complain, say, table
+from vital_eval.cli.output import EXIT_OWED, complain, interval_text, percent_text, say, table
 from vital_eval.errors import VitalError
 
 if TYPE_CHECKING:
@@ -212,9 +212,8 @@ def _print_baselines(report: ScoreReport) -> None:
 def _value(estimate: Estimate, digits: int) -> tuple[str, str]:
     if estimate.value is None:
         return _NOTHING, _NOTHING
-    if estimate.low is None or estimate.high is None:
-        return f"{100 * estimate.value:.{digits}f}", "not estimable"
-    return f"{100 * estimate.value:.{digits}f}", f"[{100 * estimate.low:.{digits}f}, {100 * estimate.high:.{digits}f}]"
+    interval = interval_text(estimate.low, estimate.high, digits, missing="not estimable")
+    return percent_text(estimate.value, digits), interval
 
 
 def _cell(estimate: Estimate, digits: int) -> str:

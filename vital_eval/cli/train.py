@@ -10,7 +10,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vital_eval.cli.output import EXIT_INTERRUPTED, complain, say, table
+from vital_eval.cli.output import EXIT_INTERRUPTED, complain, interval_text, percent_text, say, table
 from vital_eval.errors import VitalError
 
 if TYPE_CHECKING:
@@ -86,11 +86,11 @@ def _carry_out(args: argparse.Namespace, chosen: Recipe, stages: tuple[StageReci
             (
                 row.name,
                 row.mode.value,
-                _percent(row.score.value),
-                _interval(row.score.low, row.score.high),
+                percent_text(row.score.value),
+                interval_text(row.score.low, row.score.high),
                 row.against or "-",
                 "-" if row.difference is None else _points(row.difference.value),
-                "-" if row.difference is None else _interval(row.difference.low, row.difference.high),
+                "-" if row.difference is None else interval_text(row.difference.low, row.difference.high),
                 "-" if row.p is None else f"{row.p:.3f}",
             )
             for row in ablation(stages, args.out)
@@ -197,13 +197,5 @@ def _documented(stage: StageRecipe) -> int | None:
     return sum(count for count in counts if count is not None)
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
-
-
 def _points(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:+.1f}"
-
-
-def _interval(low: float | None, high: float | None) -> str:
-    return "-" if low is None or high is None else f"[{100 * low:.1f}, {100 * high:.1f}]"
