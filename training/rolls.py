@@ -6,20 +6,16 @@ line is one record whose rollouts are all there; a record that lost one to the m
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import errno
-import fcntl
-import json
-import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from vital_eval.atomic import sync_folder
 from vital_eval.errors import ProtocolError, RunLogError
+from vital_eval.line_file import LineFile
 from vital_eval.protocol import Protocol, differing_fields, protocol_from_json
 from vital_eval.record import loads_strictly
 
@@ -127,13 +123,12 @@ def refuse_others(path: Path, stored: Rolls | None, wanted: RollIdentity) -> Non
 class RollStore:
     """The one writer of a file of rolls. Use :meth:`open`; it is a context manager."""
 
-    def __init__(self, path: Path, file: int, rolls: Rolls, owed: frozenset[str], end: int) -> None:
+    def __init__(self, path: Path, lines: LineFile, rolls: Rolls, owed: frozenset[str]) -> None:
         self._path = path
-        self._file: int | None = file
+        self._lines = lines
         self._by_id = dict(rolls.by_id)
         self._identity = rolls.identity
         self._owed = owed
-        self._end = end
 
     @classmethod
     def open(cls, path: Path, identity: RollIdentity, ids: Collection[str]) -> RollStore:
@@ -152,42 +147,33 @@ class RollStore:
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-        except OSError as error:
-            raise _write_error(path, error) from error
-        try:
-            return cls._open_locked(path, file, identity, frozenset(ids))
-        except OSError as error:
-            os.close(file)
-            raise _write_error(path, error) from error
-        except BaseException:
-            os.close(file)
-            raise
-
-    @classmethod
-    def _open_locked(cls, path: Path, file: int, identity: RollIdentity, ids: frozenset[str]) -> RollStore:
-        try:
-            # The kernel frees the lock when the process ends, however it ends.
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lines = LineFile(path)
         except BlockingIOError as error:
             raise RunLogError(
                 f"{path} is being written by another process", "wait for it to end, or stop it"
             ) from error
+        except OSError as error:
+            raise _write_error(path, error) from error
+        try:
+            return cls._open_locked(path, lines, identity, frozenset(ids))
+        except OSError as error:
+            lines.close()
+            raise _write_error(path, error) from error
+        except BaseException:
+            lines.close()
+            raise
+
+    @classmethod
+    def _open_locked(cls, path: Path, lines: LineFile, identity: RollIdentity, ids: frozenset[str]) -> RollStore:
         stored, end = _parse(path.read_bytes(), path)
         refuse_others(path, stored, identity)
         if stored is not None and stored.identity != identity:
             stored, end = None, 0
         if stored is not None and (strange := [name for name in stored.by_id if name not in ids]):
             raise RunLogError(f"{path} holds rolls of {strange[0]!r:.80}, which is no record of the file", _OTHER_FILE)
-        if os.fstat(file).st_size != end:
-            os.ftruncate(file, end)
-        store = cls(path, file, stored or Rolls(identity, {}), ids, end)
-        if stored is None:
-            store._write({"schema_version": SCHEMA_VERSION, "rolls": _identity_to_json(identity)})
-        os.fsync(file)
-        with contextlib.suppress(PermissionError):
-            sync_folder(path.parent)
-        return store
+        head = {"schema_version": SCHEMA_VERSION, "rolls": _identity_to_json(identity)}
+        lines.begin(end, head if stored is None else None)
+        return cls(path, lines, stored or Rolls(identity, {}), ids)
 
     @property
     def rolls(self) -> Rolls:
@@ -207,27 +193,15 @@ class RollStore:
 
     def close(self) -> None:
         """Give the file free. Closing twice is fine."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        self._lines.close()
 
     def _write(self, data: Mapping[str, Any]) -> None:
-        if self._file is None:
+        if self._lines.closed:
             raise RunLogError(f"{self._path} is closed")
-        line = (json.dumps(data, allow_nan=False, separators=(",", ":")) + "\n").encode("ascii")
         try:
-            rest = memoryview(line)
-            while rest:
-                rest = rest[os.write(self._file, rest) :]
-            os.fsync(self._file)
+            self._lines.append(data)
         except OSError as error:
-            # Half a line must not be followed by another one.
-            try:
-                os.ftruncate(self._file, self._end)
-            except OSError:
-                self.close()
             raise _write_error(self._path, error) from error
-        self._end += len(line)
 
     def __enter__(self) -> Self:
         return self

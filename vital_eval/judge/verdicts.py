@@ -7,22 +7,18 @@ verdicts. Questions, references and answers are not repeated here: an answer is 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import errno
-import fcntl
-import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from vital_eval.atomic import sync_folder
 from vital_eval.judge.errors import JudgeError
 from vital_eval.judge.identity import JudgeIdentity, differing_fields, identity_from_json
 from vital_eval.judge.question import hash_answer
+from vital_eval.line_file import LineFile
 from vital_eval.record import loads_strictly
 
 VERDICTS_NAME = "judge.jsonl"
@@ -110,13 +106,12 @@ class Verdicts:
 class VerdictStore:
     """The one writer of a file of verdicts. Use :meth:`open`; it is a context manager."""
 
-    def __init__(self, path: Path, file: int, verdicts: Verdicts, end: int) -> None:
+    def __init__(self, path: Path, lines: LineFile, verdicts: Verdicts) -> None:
         self._path = path
-        self._file: int | None = file
+        self._lines = lines
         self._identity = verdicts.identity
         self._scopes = dict(verdicts.scopes)
         self._by_place = dict(verdicts.by_place)
-        self._end = end
 
     @classmethod
     def open(cls, path: Path, identity: JudgeIdentity) -> VerdictStore:
@@ -130,25 +125,22 @@ class VerdictStore:
                 damaged, or it cannot be written.
         """
         try:
-            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+            lines = LineFile(path)
+        except BlockingIOError as error:
+            raise JudgeError(f"{path} is being written by another process", "wait for it to end, or stop it") from error
         except OSError as error:
             raise _write_error(path, error) from error
         try:
-            return cls._open_locked(path, file, identity)
+            return cls._open_locked(path, lines, identity)
         except OSError as error:
-            os.close(file)
+            lines.close()
             raise _write_error(path, error) from error
         except BaseException:
-            os.close(file)
+            lines.close()
             raise
 
     @classmethod
-    def _open_locked(cls, path: Path, file: int, identity: JudgeIdentity) -> VerdictStore:
-        try:
-            # The kernel frees the lock when the process ends, however it ends.
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise JudgeError(f"{path} is being written by another process", "wait for it to end, or stop it") from error
+    def _open_locked(cls, path: Path, lines: LineFile, identity: JudgeIdentity) -> VerdictStore:
         stored, end = _parse(path.read_bytes(), path)
         if stored is not None and not stored.by_place and stored.identity != identity:
             stored, end = None, 0  # A judge that never gave a verdict binds nobody.
@@ -158,15 +150,9 @@ class VerdictStore:
                 f"{path} holds verdicts of another judge ({stored.judge}), which differs in {fields}",
                 "restore the old settings, or name another file with --judge-file",
             )
-        if os.fstat(file).st_size != end:
-            os.ftruncate(file, end)
-        store = cls(path, file, stored or Verdicts(identity, {}, {}), end)
-        if stored is None:
-            store._write({"schema_version": SCHEMA_VERSION, "judge": dataclasses.asdict(identity)})
-        os.fsync(file)
-        with contextlib.suppress(PermissionError):
-            sync_folder(path.parent)
-        return store
+        head = {"schema_version": SCHEMA_VERSION, "judge": dataclasses.asdict(identity)}
+        lines.begin(end, head if stored is None else None)
+        return cls(path, lines, stored or Verdicts(identity, {}, {}))
 
     @property
     def path(self) -> Path:
@@ -234,27 +220,15 @@ class VerdictStore:
 
     def close(self) -> None:
         """Give the file free. Closing twice is fine."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        self._lines.close()
 
     def _write(self, data: Mapping[str, Any]) -> None:
-        if self._file is None:
+        if self._lines.closed:
             raise JudgeError(f"{self._path} is closed")
-        line = (json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":")) + "\n").encode("ascii")
         try:
-            rest = memoryview(line)
-            while rest:
-                rest = rest[os.write(self._file, rest) :]
-            os.fsync(self._file)
+            self._lines.append(data)
         except OSError as error:
-            # Half a line must not be followed by another one.
-            try:
-                os.ftruncate(self._file, self._end)
-            except OSError:
-                self.close()
             raise _write_error(self._path, error) from error
-        self._end += len(line)
 
     def __enter__(self) -> Self:
         return self
