@@ -51,7 +51,8 @@ from vital_eval.sample import Sample, Target
 from vital_eval.span import Span
 from vital_eval.task import AnswerKind
 from vital_eval.training.advantages import Difficulty
-from vital_eval.training.dgrpo import DgrpoStage, Policy, attempt_of, train_dgrpo
+from vital_eval.training.dgrpo import DgrpoStage, attempt_of, train_dgrpo
+from vital_eval.training.policy import Policy
 from vital_eval.training.policy_loss import LossSettings
 from vital_eval.training.problems import Problem
 from vital_eval.training.rewards import RewardRules, Scored, ToolBonus

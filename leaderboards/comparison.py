@@ -10,13 +10,13 @@ import numpy as np
 
 from vital_eval.manifest import Entry
 from vital_eval.statistics.means import Estimate, minimum_detectable, nested_weights, paired_difference
-from vital_eval.statistics.permutation import discordant, sign_flip
+from vital_eval.statistics.permutation import SignFlip, discordant, sign_flip
 from vital_eval.summary import Item
 
 from .rules import obstacle
 from .sides import Side
 
-__all__ = ["POOLED_TITLE", "Comparison", "Side", "adjust", "compare", "compare_pooled"]
+__all__ = ["POOLED_TITLE", "Comparison", "PairedTest", "Side", "adjust", "compare", "compare_pooled", "paired_test"]
 
 #: Adjusted p below which a difference is called one.
 LEVEL = 0.05
@@ -165,6 +165,39 @@ def compare_pooled(
     return _tested(dataclasses.replace(plain, dropped=dropped, note="; ".join(notes)), pairs, draws)
 
 
+@dataclass(frozen=True, slots=True)
+class PairedTest:
+    """What pairs of items say about two sides.
+
+    Attributes:
+        difference: first side minus second side.
+        values: score of each side.
+        test: sign flips of whole clusters.
+    """
+
+    difference: Estimate
+    values: tuple[float, float]
+    test: SignFlip
+
+
+def paired_test(pairs: Sequence[tuple[Item, Item]], draws: int = DRAWS) -> PairedTest:
+    """Compare two sides over the samples they share.
+
+    Args:
+        pairs: the items of both sides for each sample, at least one pair; strata and cluster are those of the first.
+        draws: random sign patterns where there are too many to go through.
+    """
+    paths = [a.path for a, _ in pairs]
+    clusters = [a.cluster for a, _ in pairs]
+    ones, others = [a.value for a, _ in pairs], [b.value for _, b in pairs]
+    weights = nested_weights(paths)
+    return PairedTest(
+        difference=paired_difference(ones, others, weights, clusters, paths),
+        values=(float(np.dot(weights, ones)), float(np.dot(weights, others))),
+        test=sign_flip([a - b for a, b in zip(ones, others, strict=True)], weights, clusters, draws=draws),
+    )
+
+
 def adjust(
     comparisons: Sequence[Comparison], method: Callable[[Sequence[float | None]], Sequence[float | None]]
 ) -> tuple[Comparison, ...]:
@@ -204,19 +237,16 @@ def _pairs(one: Side, other: Side, metric: str) -> tuple[list[tuple[Item, Item]]
 
 
 def _tested(plain: Comparison, pairs: Sequence[tuple[Item, Item]], draws: int) -> Comparison:
-    paths = [a.path for a, _ in pairs]
-    clusters = [a.cluster for a, _ in pairs]
+    found = paired_test(pairs, draws)
     ones, others = [a.value for a, _ in pairs], [b.value for _, b in pairs]
-    weights = nested_weights(paths)
-    test = sign_flip([a - b for a, b in zip(ones, others, strict=True)], weights, clusters, draws=draws)
     only = discordant(ones, others) if {*ones, *others} <= {0.0, 1.0} else (None, None)
     return dataclasses.replace(
         plain,
-        difference=paired_difference(ones, others, weights, clusters, paths),
-        values=(float(np.dot(weights, ones)), float(np.dot(weights, others))),
-        p=test.p,
-        adjusted=test.p,
-        exact=test.exact,
+        difference=found.difference,
+        values=found.values,
+        p=found.test.p,
+        adjusted=found.test.p,
+        exact=found.test.exact,
         only_one=only[0],
         only_other=only[1],
     )

@@ -100,9 +100,15 @@ class Record:
         return value
 
     def _finite(self, value: Any, name: str) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float):
             raise self.fault(f"field {name!r} must be a finite number, got {value!r:.60}")
-        return float(value)
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf  # A whole number of more than 308 digits.
+        if not math.isfinite(number):
+            raise self.fault(f"field {name!r} must be a finite number, got {value!r:.60}")
+        return number
 
 
 def without_letters(texts: Sequence[str]) -> tuple[str, ...]:

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
-from vital_eval.leaderboards.comparison import within_task
+from vital_eval.errors import DataError
+from vital_eval.leaderboards.comparison import PairedTest, paired_test, within_task
 from vital_eval.leaderboards.sides import read_runs
 from vital_eval.protocol import Mode
-from vital_eval.statistics.means import Estimate, nested_weights, paired_difference
-from vital_eval.statistics.permutation import sign_flip
+from vital_eval.statistics.means import Estimate
 from vital_eval.summary import Item, estimate_items
 
 from .recipes import StageRecipe
+
+#: Task to sample to headline score of one checkpoint in one mode.
+ScoredItems = dict[str, dict[str, Item]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +51,7 @@ def ablation(stages: Sequence[StageRecipe], out: Path) -> tuple[AblationRow, ...
         stages: stages that were trained and scored below ``out``.
         out: output folder of the training.
     """
-    reading = read_runs([out / name / "run" for name in ("base", *(stage.name for stage in stages))])
-    sides: dict[tuple[str, Mode], dict[str, dict[str, Item]]] = {}
-    for side in reading.sides:
-        name = side.run.split("/")[0]
-        sides.setdefault((name, side.entry.protocol.mode), {})[side.entry.task] = {
-            identity: within_task(side.entry.task, item) for identity, item in side.items.items()
-        }
+    sides = scored_sides(out, ("base", *(stage.name for stage in stages)))
     rows = [
         AblationRow("base", mode, "", _score(items), None, None)
         for (name, mode), items in sides.items()
@@ -64,27 +62,66 @@ def ablation(stages: Sequence[StageRecipe], out: Path) -> tuple[AblationRow, ...
         own = sides[stage.name, stage.mode]
         start = stage.init or "base"
         other = sides[start, modes.get(start, stage.mode)]
-        difference, p = _difference(own, other)
-        rows.append(AblationRow(stage.name, stage.mode, start, _score(own), difference, p))
+        found = compare_checkpoints(own, other)
+        rows.append(AblationRow(stage.name, stage.mode, start, _score(own), found.difference, found.test.p))
     return tuple(rows)
 
 
-def _score(by_task: dict[str, dict[str, Item]]) -> Estimate:
+def scored_sides(out: Path, checkpoints: Sequence[str]) -> dict[tuple[str, Mode], ScoredItems]:
+    """Read the runs of checkpoints below the output folder of a training.
+
+    Args:
+        out: output folder.
+        checkpoints: names of stages, and ``base``.
+
+    Returns:
+        Checkpoint and mode to what it scored.
+    """
+    sides: dict[tuple[str, Mode], ScoredItems] = {}
+    for side in read_runs([out / name / "run" for name in checkpoints]).sides:
+        name = side.run.split("/")[0]
+        sides.setdefault((name, side.entry.protocol.mode), {})[side.entry.task] = {
+            identity: within_task(side.entry.task, item) for identity, item in side.items.items()
+        }
+    return sides
+
+
+def compare_checkpoints(one: ScoredItems, other: ScoredItems) -> PairedTest:
+    """Compare two checkpoints over the samples that both answered, headline metrics with equal weight."""
+    return paired_test(
+        [
+            (item, other[task][name])
+            for task, inside in one.items()
+            if task in other
+            for name, item in inside.items()
+            if name in other[task]
+        ]
+    )
+
+
+def mean_of_seeds(trainings: Sequence[ScoredItems]) -> ScoredItems:
+    """Return what several trainings scored on average, sample by sample.
+
+    A paired interval over these means holds for these very seeds; it says nothing about other ones.
+
+    Args:
+        trainings: the same checkpoint of each training, scored on the same samples.
+
+    Raises:
+        DataError: if they were not scored on the same samples.
+    """
+    first, *rest = trainings
+    for other in rest:
+        if {task: set(items) for task, items in other.items()} != {task: set(items) for task, items in first.items()}:
+            raise DataError("the trainings were scored on different samples", "score them on the same world")
+    return {
+        task: {
+            name: item._replace(value=fmean(training[task][name].value for training in trainings))
+            for name, item in items.items()
+        }
+        for task, items in first.items()
+    }
+
+
+def _score(by_task: ScoredItems) -> Estimate:
     return estimate_items([item for inside in by_task.values() for item in inside.values()])
-
-
-def _difference(one: dict[str, dict[str, Item]], other: dict[str, dict[str, Item]]) -> tuple[Estimate, float | None]:
-    pairs = [
-        (item, other[task][name])
-        for task, inside in one.items()
-        if task in other
-        for name, item in inside.items()
-        if name in other[task]
-    ]
-    paths = [a.path for a, _ in pairs]
-    weights = nested_weights(paths)
-    clusters = [a.cluster for a, _ in pairs]
-    values = [a.value for a, _ in pairs], [b.value for _, b in pairs]
-    found = paired_difference(*values, weights, clusters, paths)
-    test = sign_flip([a.value - b.value for a, b in pairs], weights, clusters)
-    return found, test.p

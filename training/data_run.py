@@ -25,17 +25,16 @@ from vital_eval.video.resolve import resolve_video
 
 from .curation import CLIP_NOISE, Filtered, Writer, difficulty_filter, passes, tool_cot_record
 from .mtvr.checks import CheckReport, Fault, check_records
-from .mtvr.files import form_of, read_records, read_rl
+from .mtvr.files import Malformed, collect_records, form_of, read_rl
 from .mtvr.records import Form, MtvrRecord, RlRecord, ToolCotRecord
 from .nano_dialogues import NotVisibleError
 from .nano_mtvr import Counts, write_nano_mtvr
 from .problems import Problem
-from .rewards import Reward, read_solution, require_source, rollout_reward
+from .rewards import Kind, Reward, read_solution, require_source, rollout_reward
 from .rollouts import OpenVideo, Rollout, failed, roll_out
 from .rolls import Roll, Rolls, RollStore
+from .vital_views import RL_FRAMES, training_protocol
 
-#: Frames of the whole video in VITAL's reinforcement stages.
-RL_FRAMES = 64
 #: Stop after so many records in a row were lost to the machine.
 _LOST_IN_A_ROW = 20
 
@@ -48,19 +47,26 @@ class FileReport:
         path: the file.
         form: of its records; ``None`` if that is not known.
         total: records it holds, 0 if it cannot be read.
+        malformed: every record that is not in its form.
         kept: sound records.
-        counts: see :class:`~.mtvr.checks.CheckReport`; empty if no record is sound.
+        counts: see :class:`~.mtvr.checks.CheckReport`, of the well-formed records; empty if none is sound.
         examples: as ``counts``.
         error: why the file cannot be read, or why nothing in it is kept; else ``""``.
     """
 
     path: Path
     form: Form | None
-    total: int
-    kept: tuple[MtvrRecord, ...]
-    counts: Mapping[Fault, int]
-    examples: Mapping[Fault, tuple[str, ...]]
+    total: int = 0
+    malformed: tuple[Malformed, ...] = ()
+    kept: tuple[MtvrRecord, ...] = ()
+    counts: Mapping[Fault, int] = field(default_factory=dict)
+    examples: Mapping[Fault, tuple[str, ...]] = field(default_factory=dict)
     error: str = ""
+
+    def all_counts(self) -> Mapping[str, int]:
+        """Return everything that is wrong with records and with how many, kinds of malformed records first."""
+        kinds = Counter(record.kind for record in self.malformed)
+        return {**kinds, **{fault.value: count for fault, count in self.counts.items()}}
 
 
 def check_file(path: Path, media_root: Path | None, form: Form | None, data_source: str | None) -> FileReport:
@@ -72,14 +78,20 @@ def check_file(path: Path, media_root: Path | None, form: Form | None, data_sour
         form: of its records; without it the name of the folder decides.
         data_source: of records that name none.
     """
-    records: tuple[MtvrRecord, ...] = ()
     try:
         form = form or form_of(path)
-        records = read_records(path, form, data_source)
-        report = check_records(records, media_root)
+        found = collect_records(path, form, data_source)
     except DataError as error:
-        return FileReport(path, form, len(records), (), {}, {}, str(error))
-    return FileReport(path, form, report.total, report.kept, report.counts, report.examples)
+        return FileReport(path, form, error=str(error))
+    total = len(found.records) + len(found.malformed)
+    if found.malformed and not found.records:
+        nothing = f"nothing to train on: none of {total} records is in the form of {form}; mend them, or give --form"
+        return FileReport(path, form, total, found.malformed, error=nothing)
+    try:
+        report = check_records(found.records, media_root)
+    except DataError as error:
+        return FileReport(path, form, total, found.malformed, error=str(error))
+    return FileReport(path, form, total, found.malformed, report.kept, report.counts, report.examples)
 
 
 def read_sound_rl(path: Path, data_source: str | None = None) -> tuple[RlRecord, ...]:
@@ -90,7 +102,7 @@ def read_sound_rl(path: Path, data_source: str | None = None) -> tuple[RlRecord,
         data_source: of records that name none.
 
     Raises:
-        DataError: if the file cannot be read, or one record is faulty or has an answer that cannot be rewarded.
+        DataError: if the file cannot be read, or one record is malformed or faulty.
     """
     records = read_rl(path, data_source)
     report: CheckReport[RlRecord] = check_records(records, None)
@@ -98,15 +110,6 @@ def read_sound_rl(path: Path, data_source: str | None = None) -> tuple[RlRecord,
         raise DataError(
             f"{path} has faulty records: {report.summary()}", "write the sound ones with `data check --write-kept`"
         )
-    for record in records:
-        place = f"{path}, record {record.id!r:.80}"
-        try:
-            f"{record.id}{record.text}{record.media.path}".encode()
-            read_solution(require_source(record.data_source or ""), record.solution)
-        except UnicodeEncodeError as error:
-            raise DataError(f"{place}: half a character stands in it", "mend or leave out the record") from error
-        except DataError as error:
-            raise DataError(f"{place}: {error.problem}", error.mend) from error
     return records
 
 
@@ -156,8 +159,9 @@ def rollout_protocol(name: str, mode: Mode, temperature: float) -> Protocol:
         raise DataError(f"temperature {temperature:g} gives the same rollout every time", "use one above 0")
     plain = preset(name, mode, "")
     sampling = Sampling(max_new_tokens=plain.sampling.max_new_tokens, temperature=temperature, seed=plain.sampling.seed)
-    view = dataclasses.replace(plain.view, max_frames=min(RL_FRAMES, plain.view.max_frames))
-    return dataclasses.replace(plain, name=f"{plain.name}-rollouts", view=view, sampling=sampling)
+    if name == "vital":
+        plain = training_protocol(mode, RL_FRAMES, sampling)
+    return dataclasses.replace(plain, name=f"{plain.name}-rollouts", sampling=sampling)
 
 
 def passing_score(reward: Reward) -> float:
@@ -353,12 +357,23 @@ class ToolCotBuilt:
 
 
 def grounding_records(records: Sequence[RlRecord]) -> tuple[RlRecord, ...]:
-    """Return the records whose right answer is a span: the rule for their clips needs one.
+    """Return the records whose right answer is a span and nothing else: the rule for their clips needs one.
+
+    Args:
+        records: that passed the checks.
+
+    Returns:
+        The records with their solutions as start and end in seconds, those that state it as text too.
 
     Raises:
         DataError: if there are none.
     """
-    found = tuple(record for record in records if not isinstance(record.solution, str))
+    sources = [(record, require_source(record.data_source or "")) for record in records]
+    found = tuple(
+        dataclasses.replace(record, solution=read_solution(source, record.solution).windows[0])
+        for record, source in sources
+        if source.kind is Kind.SPAN
+    )
     if not found:
         raise DataError("no record asks for a moment", "tool dialogues are built from grounding records")
     return found

@@ -15,12 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
+from typing import Literal
 
 import torch
-from transformers import PreTrainedModel
 
-from vital_eval.engine import Engine
-from vital_eval.engines.encode import Encoded, Encoder
+from vital_eval.engines.encode import Encoded
 from vital_eval.episode import Attempt
 from vital_eval.errors import VitalError
 from vital_eval.protocol import Mode, Protocol
@@ -31,12 +30,18 @@ from .advantages import Difficulty, group_advantages, informative
 from .collate import Batch, collate
 from .log_probs import Support, sampled_log_probs
 from .order import epoch_places
+from .policy import Policy, require_agreement
 from .policy_loss import LossMetrics, LossSettings, Normaliser, policy_loss
 from .problems import Problem
 from .processes import Processes, fingerprint
+from .repetition import Repetition, repetition_of, require_variety
 from .rewards import RewardRules, rollout_reward
 from .rollouts import OpenVideo, Rollout, failed, roll_out
 from .state import cut_log, restore_state, save_state
+from .step_log import read_log
+
+#: Problems by which engine and model are compared, until one is not lost to the machine.
+_PROBES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +66,14 @@ class DgrpoStage:
         clip_norm: largest norm of the gradient.
         epochs: passes over the problems, used where ``steps`` is 0.
         freeze_vision: leave the vision tower as it is.
+        dtype: of the forward passes of policy and reference; ``auto`` is bfloat16 on a GPU. Trained weights are float32
+            in any case, and so is the output layer.
+        loop_limit: share of a step's rollouts that may repeat themselves to the token limit; 1 allows all.
+        loop_steps: training stops once so many steps in a row exceed it.
 
     Raises:
-        ValueError: if the protocol samples in a way that the log-probabilities do not model.
+        ValueError: if the protocol samples in a way that the log-probabilities do not model, or a setting is out of
+            range.
     """
 
     name: str
@@ -82,13 +92,24 @@ class DgrpoStage:
     clip_norm: float = 1.0
     epochs: int = 0
     freeze_vision: bool = False
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    loop_limit: float = 0.5
+    loop_steps: int = 10
 
     def length(self, problems: int) -> int:
         """Return the number of steps over so many problems."""
         return self.steps or -(-self.epochs * problems // self.prompts)
 
+    def halved(self, device: torch.device) -> bool:
+        """Tell whether forward passes on a device are in bfloat16."""
+        return self.dtype == "bfloat16" or (self.dtype == "auto" and device.type == "cuda")
+
     def __post_init__(self) -> None:
-        """Refuse samplers that the loss does not know."""
+        """Refuse samplers that the loss does not know, and settings that mean nothing."""
+        if self.dtype not in ("auto", "float32", "bfloat16"):
+            raise ValueError(f"stage {self.name}: dtype {self.dtype!r} is none of auto, float32, bfloat16")
+        if not 0 <= self.loop_limit <= 1 or self.loop_steps < 1:
+            raise ValueError(f"stage {self.name}: a loop_limit in [0, 1] over at least one step is needed")
         sampling = self.protocol.sampling
         if not sampling.temperature > 0 or sampling.top_p != 1 or sampling.repetition_penalty != 1:
             raise ValueError(f"stage {self.name} needs temperature > 0, top_p 1, repetition_penalty 1, not {sampling}")
@@ -103,7 +124,7 @@ class StepMetrics:
         rollouts: rollouts played.
         failed: rollouts lost to the machine (bad video, time limit); they are not trained on.
         trained: rollouts that entered the loss.
-        reward: mean total reward; format, task and tool are its parts.
+        reward: mean total reward; format, task, tool and the penalty for loops are its parts.
         format: mean format reward.
         task: mean task reward.
         tool: mean tool bonus.
@@ -112,6 +133,9 @@ class StepMetrics:
         weight: mean difficulty weight.
         calls: tool calls per rollout.
         tokens: sampled tokens per rollout.
+        truncated: share of rollouts with a turn that the token limit ended.
+        repeated: mean share of repeated 4-grams, see :func:`~.repetition.repeated_share`.
+        looping: share of rollouts that repeat themselves to the token limit.
         loss: see :class:`~.policy_loss.LossMetrics`; all 0 if no rollout could be trained on.
         gradient: norm of the gradient before clipping.
         seconds: wall-clock time.
@@ -130,30 +154,12 @@ class StepMetrics:
     weight: float
     calls: float
     tokens: float
+    truncated: float
+    repeated: float
+    looping: float
     loss: LossMetrics
     gradient: float
     seconds: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Policy:
-    """What is trained and what it is held to.
-
-    Attributes:
-        model: trained in place.
-        reference: frozen copy for the KL term; ``None`` if its weight is 0.
-        encoder: the one evaluation uses.
-        engine: speaks with ``model``'s weights.
-        pad_id: id of padding.
-        banned_ids: tokens that the engine never samples.
-    """
-
-    model: PreTrainedModel
-    reference: PreTrainedModel | None
-    encoder: Encoder
-    engine: Engine
-    pad_id: int
-    banned_ids: tuple[int, ...]
 
 
 async def train_dgrpo(
@@ -167,11 +173,12 @@ async def train_dgrpo(
     report: Callable[[str], None],
     save_every: int = 10,
     processes: Processes | None = None,
+    saved: Callable[[Path], None] | None = None,
 ) -> tuple[StepMetrics, ...]:
     """Train one stage; an interrupted one goes on from its last saved state.
 
     Args:
-        policy: see :class:`Policy`.
+        policy: see :class:`~.policy.Policy`. Its engine is given the weights before the first step and after each.
         stage: see :class:`DgrpoStage`.
         problems: the training set.
         tools: the protocol's tools by name.
@@ -181,13 +188,15 @@ async def train_dgrpo(
         report: called with one line a step.
         save_every: steps between saved states.
         processes: who takes the steps together; this one alone if not given.
+        saved: called with the log whenever a state was saved, in the first process: what is drawn from the log then
+            never shows a step that is taken again.
 
     Returns:
         The metrics of the steps of this call.
 
     Raises:
-        VitalError: if there are no problems, every rollout of a step was lost to the machine, or the loss is not
-            finite.
+        VitalError: if there are no problems, engine and model disagree, every rollout of a step was lost to the
+            machine, the loss is not finite, or the policy fell into repetition. The last saved state is kept.
     """
     if not problems:
         raise VitalError(f"stage {stage.name} has no problems to train on", "check the data and its filters")
@@ -205,6 +214,13 @@ async def train_dgrpo(
     together.require_same((first, fingerprint(trained)), "step and weights")
     if together.first:
         cut_log(log, first)
+    loops = [
+        entry.values.get("looping", 0.0) for entry in read_log(log) if first - stage.loop_steps <= entry.step < first
+    ]
+    if first < steps:
+        await policy.sync()
+        probes = [attempt_of(problem, stage.protocol, tools, 0) for problem in problems[:_PROBES]]
+        await require_agreement(policy, probes, open_video, stage.halved(policy.model.device))
     done: list[StepMetrics] = []
     for step in range(first, steps):
         for group in optimiser.param_groups:
@@ -212,7 +228,10 @@ async def train_dgrpo(
         metrics = await _step(
             policy, stage, draw(problems, stage.prompts, step, seed), tools, open_video, step, optimiser, together
         )
+        if metrics.trained:
+            await policy.sync()
         done.append(metrics)
+        loops.append(metrics.looping)
         if together.first:
             with log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(dataclasses.asdict(metrics)) + "\n")
@@ -220,12 +239,15 @@ async def train_dgrpo(
                 f"{stage.name} step {step + 1}/{steps} reward {metrics.reward:.3f} (task {metrics.task:.3f}, "
                 f"format {metrics.format:.2f}, tool {metrics.tool:.2f}) answered {metrics.answered:.0%} "
                 f"calls {metrics.calls:.2f} kl {metrics.loss.kl:.4f} entropy {metrics.loss.entropy:.2f} "
-                f"({metrics.seconds:.1f} s)"
+                f"looping {metrics.looping:.0%} ({metrics.seconds:.1f} s)"
             )
+        require_variety(stage.name, step, loops, stage.loop_limit, stage.loop_steps)
         if (step + 1) % save_every == 0 or step + 1 == steps:
             together.collect_state(optimiser)
             if together.first:
                 save_state(policy.model, optimiser, step + 1, state, recipe)
+                if saved is not None:
+                    saved(log)
             together.barrier()
     return tuple(done)
 
@@ -263,7 +285,11 @@ async def _step(
     if not together.sum((len(kept),))[0]:
         error = next((rollout.trajectory.error for rollout in rollouts), "")
         raise VitalError(f"stage {stage.name} step {step}: every rollout was lost to the machine ({error})")
-    rewards = [rollout_reward(rollout.trajectory, problems[place].score, stage.rules) for place, rollout in kept]
+    repetitions = [repetition_of(rollout.conversation or ()) for _, rollout in kept]
+    rewards = [
+        rollout_reward(rollout.trajectory, problems[place].score, stage.rules, repetition.looping)
+        for (place, rollout), repetition in zip(kept, repetitions, strict=True)
+    ]
     groups = [place for place, _ in kept]
     total = torch.tensor([reward.total for reward in rewards], dtype=torch.float64)
     task = torch.tensor([reward.task for reward in rewards], dtype=torch.float64)
@@ -276,15 +302,16 @@ async def _step(
     played, trained = (int(value) for value in together.sum((len(rollouts), len(chosen))))
     rows = [
         _Row(
-            reward.total,
-            reward.format,
-            reward.task,
-            reward.tool,
-            rollout.trajectory.answer_text is not None,
-            bool(differs[index]),
-            float(advantages.weights[index]),
-            len(rollout.trajectory.tool_calls),
-            sum(turn.new_tokens for turn in rollout.trajectory.turns),
+            reward=reward.total,
+            format=reward.format,
+            task=reward.task,
+            tool=reward.tool,
+            answered=rollout.trajectory.answer_text is not None,
+            informative=bool(differs[index]),
+            weight=float(advantages.weights[index]),
+            calls=len(rollout.trajectory.tool_calls),
+            tokens=sum(turn.new_tokens for turn in rollout.trajectory.turns),
+            repetition=repetitions[index],
         )
         for index, ((_, rollout), reward) in enumerate(zip(kept, rewards, strict=True))
     ]
@@ -338,8 +365,9 @@ def _backward(
 ) -> LossMetrics:
     batch = collate([item for item, _ in items], policy.pad_id).to(policy.model.device)
     support = Support(stage.protocol.sampling.temperature, policy.banned_ids)
-    sampled = sampled_log_probs(policy.model, batch, support, train_entropy=stage.loss.entropy != 0)
-    reference = _reference(policy, batch, support) if stage.loss.kl else None
+    halved = stage.halved(policy.model.device)
+    sampled = sampled_log_probs(policy.model, batch, support, train_entropy=stage.loss.entropy != 0, halved=halved)
+    reference = _reference(policy, batch, support, halved) if stage.loss.kl else None
     values = torch.tensor([advantage for _, advantage in items], dtype=torch.float32, device=policy.model.device)
     # One update a rollout: the policy that sampled is the one that is trained, so the old log-probabilities are these.
     result = policy_loss(
@@ -356,10 +384,10 @@ def _backward(
 
 
 @torch.no_grad()
-def _reference(policy: Policy, batch: Batch, support: Support) -> torch.Tensor:
+def _reference(policy: Policy, batch: Batch, support: Support, halved: bool) -> torch.Tensor:
     if policy.reference is None:
         raise ValueError("a KL term needs a reference")
-    return sampled_log_probs(policy.reference, batch, support).values
+    return sampled_log_probs(policy.reference, batch, support, halved=halved).values
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,6 +403,7 @@ class _Row:
     weight: float
     calls: int
     tokens: int
+    repetition: Repetition
 
 
 def _metrics(
@@ -400,6 +429,9 @@ def _metrics(
         weight=fmean(row.weight for row in rows),
         calls=fmean(row.calls for row in rows),
         tokens=fmean(row.tokens for row in rows),
+        truncated=fmean(row.repetition.truncated for row in rows),
+        repeated=fmean(row.repetition.share for row in rows),
+        looping=fmean(row.repetition.looping for row in rows),
         loss=loss,
         gradient=gradient,
         seconds=seconds,
@@ -409,8 +441,9 @@ def _metrics(
 def _recipe(stage: DgrpoStage, problems: Sequence[Problem], seed: int) -> str:
     """Return what a saved state belongs to: another seed, set of problems or setting must not go on with it.
 
-    How many rollouts share a forward pass may change, and a stage may be made longer.
+    How many rollouts share a forward pass may change, and when repetition stops it; and a stage may be made longer.
     """
-    settings = dataclasses.asdict(dataclasses.replace(stage, micro_batch=1, steps=1, epochs=0))
+    free = dataclasses.replace(stage, micro_batch=1, steps=1, epochs=0, loop_limit=1.0, loop_steps=1)
+    settings = dataclasses.asdict(free)
     content = [seed, [problem.sample.id for problem in problems], settings]
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,14 +1,16 @@
 """Dialogues that teach vital-nano: what can be seen in the view, said in the words of the protocol.
 
-Every time in a target can be copied from a time the model is shown. A moment is given as the bracket that the view
+Every time in a thought can be copied from a time the model is shown. A moment is thought as the bracket that the view
 proves: the time of the last frame pair before it and of the first one after it. In a sparse view that bracket is wide,
-in a tool's clip it is tight, and it is both the best answer that can be read off and the right span to look at again.
+in a tool's clip it is tight, and it is the right span to look at again. What is answered is the truth in whole seconds,
+as annotators give it, somewhere within that bracket; or, in the share of hasty answers, the bracket once more.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -21,11 +23,11 @@ from vital_eval.engines.pixels import patch_times
 from vital_eval.generation import FinishReason, Generation
 from vital_eval.nano.questions import Ask, NanoQuestion
 from vital_eval.nano.render import draw
-from vital_eval.nano.world import Event, NanoVideo
+from vital_eval.nano.world import COLOURS, SHAPES, SIDES, Event, NanoVideo
 from vital_eval.prompts import render_system, render_tool_result, render_user
 from vital_eval.protocol import Mode, Protocol, View
-from vital_eval.sample import Sample, Target
-from vital_eval.span import Span
+from vital_eval.sample import Sample, Target, option_letter
+from vital_eval.span import Span, Window
 from vital_eval.task import AnswerKind
 from vital_eval.toolbox import GetVideoClipFrame
 from vital_eval.video.resize import resize_frames
@@ -152,10 +154,12 @@ class Teacher:
     Attributes:
         protocol: mode, texts and views; the same one that evaluation uses.
         speak: see :data:`Speaker`.
+        hasty: share of answers that repeat the bracket of the thought instead of stating the truth.
     """
 
     protocol: Protocol
     speak: Speaker
+    hasty: float = 0.0
 
     def dialogue(self, video: NanoVideo, question: NanoQuestion, rng: np.random.Generator) -> Conversation:
         """Write the whole dialogue for one question.
@@ -163,17 +167,31 @@ class Teacher:
         Raises:
             NotVisibleError: if the view does not show what would have to be said.
         """
+        if self.protocol.mode is Mode.BLIND:
+            return (*self._opening(video, question, None), self._turn(f"<answer>{_guess(question)}</answer>"))
         wide = look(video, None, self.protocol.view, rng)
         opening = self._opening(video, question, wide)
         if self.protocol.mode is Mode.TOOL:
-            first = _where_to_look(question, wide)
-            if first is not None:
-                return self._with_call(video, question, rng, opening, *first)
-        thought, answer = _conclude(question, wide)
+            return self._with_call(video, question, rng, opening, *_where_to_look(question, wide))
+        thought, answer = _conclude(question, wide, hasty=bool(rng.random() < self.hasty))
         said = f"<answer>{answer}</answer>"
         if self.protocol.mode is not Mode.DIRECT:
             said = f"<think>{thought}</think>{said}"
         return (*opening, self._turn(said))
+
+    def report(self, video: NanoVideo, question: NanoQuestion, rng: np.random.Generator) -> Conversation:
+        """Say at length what the answer follows from, in no protocol's form.
+
+        Raises:
+            NotVisibleError: if the view does not show what would have to be said.
+        """
+        wide = look(video, None, self.protocol.view, rng)
+        _, asked = self._opening(video, question, wide)
+        return (
+            Message("system", (TextPart("report"),)),
+            asked,
+            self._turn(". ".join(_conclude(question, wide, hasty=False))),
+        )
 
     def caption(self, video: NanoVideo, rng: np.random.Generator, pairs: int) -> Conversation:
         """Say for each frame pair of a short view what is visible: time, then names."""
@@ -197,11 +215,31 @@ class Teacher:
         scene = look(video, span, self.protocol.view, rng)
         return (*self._message(video, "List.", scene), self._turn(_list(scene, Ask.MOMENT)))
 
+    def choice(self, rng: np.random.Generator) -> Conversation:
+        """Weigh options without a video: the message itself names what was seen."""
+        pool = (tuple(COLOURS), SHAPES, SIDES)[int(rng.choice(3, p=[0.5, 0.4, 0.1]))]
+        words = tuple(str(word) for word in rng.permutation(pool)[: int(rng.integers(2, 9))])
+        place = int(rng.integers(len(words)))
+        lines = "".join(f"\n{option_letter(index)}. {word}" for index, word in enumerate(words))
+        text = TextPart(f"Choose: {words[place]}{lines}")
+        opening = (Message("system", (TextPart("answer"),)), Message("user", (text,)))
+        return (*opening, self._turn(weigh(words, place)))
+
+    def find(self, video: NanoVideo, rng: np.random.Generator) -> Conversation:
+        """Find an event in a written timeline: nothing is shown."""
+        event = video.events[int(rng.integers(len(video.events)))]
+        lines = ",".join(f" {event.name} {whole_seconds([event.window])}" for event in video.events)
+        opening = (
+            Message("system", (TextPart("answer"),)),
+            Message("user", (TextPart(f"Find: {event.name}\n{lines}"),)),
+        )
+        return (*opening, self._turn(f" {event.name} {whole_seconds([event.window])}"))
+
     def _message(self, video: NanoVideo, text: str, scene: Scene) -> tuple[Message, ...]:
         parts = (VideoPart(scene.clip), TextPart(f"{video.duration:.2f} s. {text}"))
         return (Message("system", (TextPart("answer"),)), Message("user", parts))
 
-    def _opening(self, video: NanoVideo, question: NanoQuestion, scene: Scene) -> tuple[Message, ...]:
+    def _opening(self, video: NanoVideo, question: NanoQuestion, scene: Scene | None) -> tuple[Message, Message]:
         texts = self.protocol.prompt
         schemas = (json.dumps(GetVideoClipFrame().schema()),) if self.protocol.tools else ()
         sample = Sample("", "", "", video.duration, question.text, Target(), "", question.options)
@@ -209,7 +247,7 @@ class Teacher:
         text = render_user(texts, sample, kind, video.duration, self.protocol.max_tool_calls)
         return (
             Message("system", (TextPart(render_system(texts, schemas)),)),
-            Message("user", (VideoPart(scene.clip), TextPart(text))),
+            Message("user", (*((VideoPart(scene.clip),) if scene else ()), TextPart(text))),
         )
 
     def _with_call(
@@ -226,7 +264,7 @@ class Teacher:
         span = Span(float(window[0]), min(float(window[1]), video.duration))
         close = look(video, span, self.protocol.clip_view, rng)
         result = render_tool_result(self.protocol.prompt, span.start, span.end, "")
-        closer, answer = _conclude(question, close)
+        closer, answer = _conclude(question, close, hasty=bool(rng.random() < self.hasty))
         return (
             *opening,
             self._turn(f"<think>{thought}</think><tool_call>{call}</tool_call>"),
@@ -239,39 +277,74 @@ class Teacher:
         return AssistantTurn(Generation(ids, text, FinishReason.END_OF_TURN, prompt_tokens=0))
 
 
-def _where_to_look(question: NanoQuestion, wide: Scene) -> tuple[str, tuple[int, int]] | None:
-    """Return the first thought and the window to look at, or ``None`` where the wide view is enough."""
+def _where_to_look(question: NanoQuestion, wide: Scene) -> tuple[str, tuple[int, int]]:
+    """Return the first thought and the window to look at closely.
+
+    Raises:
+        NotVisibleError: if the wide view does not show where to look.
+    """
     if question.window is not None:
         start, end = int(question.window[0]), int(question.window[1])
         return f" {start} to {end}", (start, end)
-    if question.ask in {Ask.MOMENT, Ask.MOMENTS, Ask.SHAPE_AND_MOMENT}:
-        found = wide.sightings(question.event.colour)
-        if len(found) == 1:
-            return f"{_list(wide, question.ask)}. {_name(found[0].event, question.ask)} {found[0].span}", (
-                found[0].start,
-                found[0].end,
-            )
-    return None
+    listed = _list(wide, question.ask)
+    if question.ask is Ask.COUNT:
+        end = math.floor(wide.clip.span.end)
+        return f"{listed}. 0 to {end}", (0, end)
+    found = wide.sightings(question.event.colour)
+    start, end = found[0].start, found[-1].end
+    return f"{listed}. {_name(found[0].event, question.ask)} {start} to {end}", (start, end)
 
 
-def _conclude(question: NanoQuestion, scene: Scene) -> tuple[str, str]:
-    """Return the last thought and the answer that ``scene`` supports."""
+def _conclude(question: NanoQuestion, scene: Scene, *, hasty: bool) -> tuple[str, str]:
+    """Return the last thought that ``scene`` supports, and the answer; a hasty one repeats the thought's spans."""
     event, ask = question.event, question.ask
     choice = question.letter or str(question.word)
-    tail = f" {choice}" if question.letter else ""
+    weighed = ""
+    if question.letter is not None:
+        weighed = "." + weigh(question.options, question.options.index(str(question.word)))
     listed = _list(scene, ask)
     if ask in {Ask.MOMENT, Ask.MOMENTS, Ask.SHAPE_AND_MOMENT}:
-        spans = ", ".join(sighting.span for sighting in scene.sightings(event.colour))
-        thought = f"{listed}. {_name(event, ask)} {spans}"
-        return (thought + tail, f"{choice}, {spans}") if ask is Ask.SHAPE_AND_MOMENT else (thought, spans)
+        found = scene.sightings(event.colour)
+        seen_spans = ", ".join(sighting.span for sighting in found)
+        thought = f"{listed}. {_name(event, ask)} {seen_spans}{weighed}"
+        spans = seen_spans if hasty else whole_seconds(sighting.event.window for sighting in found)
+        return thought, f"{choice}, {spans}" if ask is Ask.SHAPE_AND_MOMENT else spans
     seen = [sighting.event for sighting in scene.timeline()]
     if ask is Ask.COLOUR_BETWEEN:
-        return f"{listed}. {event.colour if event in seen else 'nothing'}{tail}", choice
+        return f"{listed}. {event.colour}{weighed}" if event in seen else f"{listed}. nothing", choice
     if event not in seen or (ask is Ask.COUNT and len(seen) != question.number):
         raise NotVisibleError
     if ask is Ask.COUNT or ask is Ask.SIZE:
         return f"{listed}. {'count' if ask is Ask.COUNT else _name(event, ask)} {question.number}", str(question.number)
-    return f"{listed}. {_name(event, ask)}{tail}", choice
+    return f"{listed}. {_name(event, ask)}{weighed}", choice
+
+
+def _guess(question: NanoQuestion) -> str:
+    """Return the answer of one who has seen nothing: the truth, from which only what is usual can be learned."""
+    choice = question.letter or question.word or ("" if question.number is None else str(question.number))
+    return ", ".join(part for part in (choice, whole_seconds(question.windows)) if part)
+
+
+def whole_seconds(windows: Iterable[Window]) -> str:
+    """Write true spans as answers state them, to the nearest second.
+
+    A view bounds the truth and no more. A model that imitates these answers is left with a spread over what the view
+    leaves open; to say the best of it is what reinforcement can teach.
+    """
+    return ", ".join(f"{math.floor(start + 0.5)} to {math.floor(end + 0.5)}" for start, end in windows)
+
+
+def weigh(options: Sequence[str], right: int) -> str:
+    """Write how options are gone through, up to the right one.
+
+    Each option is put beside the word that was seen. A tiny model cannot find the letter that stands before a word in
+    one look, but it can copy the list, tell two neighbouring words apart, and repeat the letter it has just said.
+    """
+    entries = [
+        f" {option_letter(place)} {option} {options[right]} {'yes' if place == right else 'no'}"
+        for place, option in enumerate(options[: right + 1])
+    ]
+    return ",".join(entries)
 
 
 def _list(scene: Scene, ask: Ask) -> str:

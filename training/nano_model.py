@@ -59,7 +59,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         "seen from to at nothing green",
         "Which shape is red? Which colour is seen from 3 to 9? Which colour is seen first? How many shapes are seen?",
         "Which colour is in the last frame? Describe. List. On which side is red? How large is red? "
-        "last first side size count",
+        "last first side size count A red yes, B red no",
     ] * 4
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

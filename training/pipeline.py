@@ -4,8 +4,10 @@ A folder per stage below the output folder:
 
     <stage>/<stage>.safetensors   weights, optimiser and step of an unfinished stage
     <stage>/<stage>.jsonl         metrics, a line a step
+    <stage>/curves.png            the same as a picture
     <stage>/checkpoint/           the trained checkpoint, whole or not there
     <stage>/run/                  its run on the benchmarks, as `vital-eval run` writes it
+    base/                         the base's run, and its checkpoint if the recipe makes it
 
 The same call goes on where it was interrupted; a stage with a checkpoint is not trained again.
 """
@@ -14,7 +16,10 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,24 +32,37 @@ from vital_eval.protocol import Mode, Protocol
 from vital_eval.registry import Registries
 from vital_eval.toolbox import Tool
 
+from .background import BackgroundLoop
 from .checkpoints import save_trained
-from .dgrpo import DgrpoStage, Policy, train_dgrpo
+from .curves import draw_curves
+from .dgrpo import DgrpoStage, train_dgrpo
+from .event_files import require_tensorboard, write_events
+from .lesson_player import LessonPlayer
 from .mtvr.files import read_cot, read_rl, read_tool_cot
 from .mtvr.records import CotRecord, Form, RlRecord, ToolCotRecord
+from .policy import Policy
 from .problems import problems_of_records
+from .processes import Processes
 from .recipes import StageRecipe
 from .scoring import Benchmarks, plan_scoring, score_checkpoint
 from .sft import SftStage, train_sft
-from .supervised import lessons_of_records, shorter_than
+from .supervised import lessons_of_records
 
 #: What a stage is trained on.
 StageRecord = CotRecord | RlRecord | ToolCotRecord
+
+#: Called with one line now and then.
+Report = Callable[[str], None]
+
+#: Trains a base into a folder, as ``<folder>/checkpoint``, by a seed; goes on where it was, and a finished one is kept.
+MakeBase = Callable[[Path, int, Report], Path]
 
 #: A stage that would train on less of its records than this has something wrong with its data.
 _LEAST_KEPT = 0.5
 
 CHECKPOINT = "checkpoint"
 RUN = "run"
+CURVES = "curves.png"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +70,7 @@ class Circumstances:
     """Where and how a recipe is trained; nothing here is part of the recipe.
 
     Attributes:
-        base: checkpoint folder that the first stage starts from.
+        base: checkpoint folder that the first stage starts from; ``<out>/base/checkpoint`` if it has to be made.
         data: folder with the four MTVR folders and the videos that their records name.
         out: output folder.
         seed: of every draw.
@@ -61,6 +79,8 @@ class Circumstances:
         batch_size: conversations that are sampled together.
         decode_workers: decoding processes.
         benchmarks: what checkpoints are scored on; ``None`` leaves scoring out.
+        make_base: makes the base before the first stage that needs it; ``None`` if it is there.
+        tensorboard: write event files below ``<out>/tensorboard`` whenever a state is saved.
     """
 
     base: Path
@@ -72,6 +92,8 @@ class Circumstances:
     batch_size: int = 16
     decode_workers: int = 2
     benchmarks: Benchmarks | None = None
+    make_base: MakeBase | None = None
+    tensorboard: bool = False
 
 
 def read_stage(stage: StageRecipe, data: Path) -> tuple[StageRecord, ...]:
@@ -99,15 +121,27 @@ def read_stage(stage: StageRecipe, data: Path) -> tuple[StageRecord, ...]:
     return tuple(records)
 
 
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """What every step of a training needs, unchanged from its start to its end."""
+
+    where: Circumstances
+    registries: Registries
+    report: Report
+    together: Processes
+
+
 async def train_stages(
-    stages: Sequence[StageRecipe], where: Circumstances, report: Callable[[str], None]
+    stages: Sequence[StageRecipe], where: Circumstances, report: Report, processes: Processes | None = None
 ) -> tuple[Path, ...]:
     """Train stages in order.
 
     Args:
         stages: the stage that another one starts from must come before it, or be trained already.
-        where: see :class:`Circumstances`.
-        report: called with one line now and then.
+        where: see :class:`Circumstances`; the same in every process but for the device.
+        report: called with one line now and then, by the first process only.
+        processes: who trains together; this one alone if not given. The first one alone writes and scores, and the
+            others wait for it.
 
     Returns:
         The run folders of the stages, the base's first; empty without benchmarks.
@@ -115,26 +149,37 @@ async def train_stages(
     Raises:
         VitalError: if a stage cannot start or fails; what is finished is kept.
     """
-    registries = Registries()
+    if where.tensorboard:
+        require_tensorboard()
+    together = processes or Processes()
+    session = _Session(where, Registries(), report if together.first else _say_nothing, together)
     for number, stage in enumerate(stages):
-        if stage.init not in {earlier.name for earlier in stages[:number]}:
+        made = where.make_base is not None and not stage.init
+        if not made and stage.init not in {earlier.name for earlier in stages[:number]}:
             _require_start(stage, where)
+    if where.make_base is not None and (where.benchmarks is not None or not all(stage.init for stage in stages)):
+        if together.first:
+            where.make_base(where.base.parent, where.seed, session.report)
+        together.barrier()
     runs = []
     if where.benchmarks is not None:
         modes = tuple(dict.fromkeys(stage.mode for stage in stages))
-        runs.append(await _score(where.base, where.out / "base" / RUN, "base", modes, where, registries, report))
+        runs.append(await _score(where.base, where.out / "base" / RUN, "base", modes, session))
     for stage in stages:
         folder = where.out / stage.name
         start = _require_start(stage, where)
-        if (folder / CHECKPOINT).is_dir():
-            report(f"{stage.name} is trained already")
+        # The first process says: another might look when the checkpoint is just being written.
+        if together.gather([(folder / CHECKPOINT).is_dir()] if together.first else [])[0]:
+            session.report(f"{stage.name} is trained already")
         else:
-            await _train(stage, start, folder, where, registries, report)
+            await _train(stage, start, folder, session)
         if where.benchmarks is not None:
-            runs.append(
-                await _score(folder / CHECKPOINT, folder / RUN, stage.name, (stage.mode,), where, registries, report)
-            )
+            runs.append(await _score(folder / CHECKPOINT, folder / RUN, stage.name, (stage.mode,), session))
     return tuple(runs)
+
+
+def _say_nothing(line: str) -> None:
+    del line
 
 
 def _require_start(stage: StageRecipe, where: Circumstances) -> Path:
@@ -147,31 +192,30 @@ def _require_start(stage: StageRecipe, where: Circumstances) -> Path:
     return start
 
 
-async def _train(
-    stage: StageRecipe,
-    start: Path,
-    folder: Path,
-    where: Circumstances,
-    registries: Registries,
-    report: Callable[[str], None],
-) -> None:
+async def _train(stage: StageRecipe, start: Path, folder: Path, session: _Session) -> None:
+    where, together = session.where, session.together
     records = read_stage(stage, where.data)
     folder.mkdir(parents=True, exist_ok=True)
     # Small steps vanish in bfloat16 weights, so what is trained is kept in float32 unless asked for otherwise.
     dtype = "float32" if isinstance(stage.train, SftStage) or where.dtype == "auto" else where.dtype
     engine = load_engine(start, where.device, dtype, where.batch_size)
-    protocol = stage.train.protocol
-    videos = Videos(where.data, protocol.decoder, where.decode_workers, 120.0, engine.info.geometry.spatial_factor)
     try:
-        async with videos:
-            if isinstance(stage.train, DgrpoStage):
-                await _reinforce(stage.train, records, engine, videos, folder, where, registries, report)
-            else:
-                await _teach(stage.train, records, engine, videos, folder, where, registries, report)
-        save_trained(engine.parts.model, start, folder / CHECKPOINT)
-        (folder / f"{stage.name}.safetensors").unlink(missing_ok=True)
+        if isinstance(stage.train, DgrpoStage):
+            async with _videos(stage.train.protocol, engine, where) as videos:
+                await _reinforce(stage.train, records, engine, videos, folder, session)
+        else:
+            _teach(stage.train, records, engine, folder, session)
+        if together.first:
+            draw_curves({stage.name: folder / f"{stage.name}.jsonl"}, folder / CURVES)
+            save_trained(engine.parts.model, start, folder / CHECKPOINT)
+            (folder / f"{stage.name}.safetensors").unlink(missing_ok=True)
+        together.barrier()
     finally:
         await engine.close()
+
+
+def _videos(protocol: Protocol, engine: HFEngine, where: Circumstances) -> Videos:
+    return Videos(where.data, protocol.decoder, where.decode_workers, 120.0, engine.info.geometry.spatial_factor)
 
 
 async def _reinforce(
@@ -180,69 +224,101 @@ async def _reinforce(
     engine: HFEngine,
     videos: Videos,
     folder: Path,
-    where: Circumstances,
-    registries: Registries,
-    report: Callable[[str], None],
+    session: _Session,
 ) -> None:
     parts = engine.parts
     reference = copy.deepcopy(parts.model).eval().requires_grad_(False) if stage.loss.kl else None
     policy = Policy(parts.model, reference, parts.encoder, engine, parts.vocabulary.pad_id, parts.vocabulary.banned_ids)
     problems = problems_of_records([record for record in records if isinstance(record, RlRecord)])
-    report(f"{stage.name}: {len(problems)} problems, {stage.length(len(problems))} steps")
+    session.report(f"{stage.name}: {len(problems)} problems, {stage.length(len(problems))} steps")
     await train_dgrpo(
-        policy, stage, problems, _tools(stage.protocol, registries), videos.open, folder, where.seed, report
+        policy,
+        stage,
+        problems,
+        _tools(stage.protocol, session.registries),
+        videos.open,
+        folder,
+        session.where.seed,
+        session.report,
+        processes=session.together,
+        saved=_events(stage.name, session.where),
     )
 
 
-async def _teach(
-    stage: SftStage,
-    records: Sequence[StageRecord],
-    engine: HFEngine,
-    videos: Videos,
-    folder: Path,
-    where: Circumstances,
-    registries: Registries,
-    report: Callable[[str], None],
-) -> None:
-    parts = engine.parts
+def _teach(stage: SftStage, records: Sequence[StageRecord], engine: HFEngine, folder: Path, session: _Session) -> None:
+    parts, together = engine.parts, session.together
 
     def speak(text: str) -> tuple[int, ...]:
         ids = parts.tokenizer(text, add_special_tokens=False)["input_ids"]
         return (*ids, int(parts.tokenizer.eos_token_id))
 
     told = [record for record in records if not isinstance(record, RlRecord)]
-    lessons = await lessons_of_records(
-        told, stage.protocol, _tools(stage.protocol, registries), engine.info, speak, videos.open
-    )
     limit = int(parts.model.config.get_text_config().max_position_embeddings)
-    lessons = shorter_than(lessons, parts.encoder, limit).require_share(_LEAST_KEPT)
-    report(f"{stage.name}: {lessons.summary()}")
-    train_sft(parts.model, parts.encoder, lessons.kept, stage, folder, where.seed, report)
+    tools = _tools(stage.protocol, session.registries)
+    # In a loop of its own, because videos are decoded while this thread trains.
+    with BackgroundLoop() as background, _interruptible():
+        videos = _videos(stage.protocol, engine, session.where)
+        try:
+            player = LessonPlayer(stage.protocol, tools, engine.info, speak, videos.open, background)
+            lessons = lessons_of_records(told, player, parts.encoder, limit, together).require_share(_LEAST_KEPT)
+            session.report(f"{stage.name}: {lessons.summary()}")
+            train_sft(
+                parts.model,
+                parts.encoder,
+                lessons.kept,
+                stage,
+                folder,
+                session.where.seed,
+                session.report,
+                processes=together,
+                saved=_events(stage.name, session.where),
+            )
+        finally:
+            background.run(videos.close())
 
 
-async def _score(
-    checkpoint: Path,
-    folder: Path,
-    label: str,
-    modes: Sequence[Mode],
-    where: Circumstances,
-    registries: Registries,
-    report: Callable[[str], None],
-) -> Path:
+def _events(stage: str, where: Circumstances) -> Callable[[Path], None] | None:
+    """Return what brings a stage's event file up to its log, if that is wanted."""
+    if not where.tensorboard:
+        return None
+
+    def write(log: Path) -> None:
+        write_events(log, where.out / "tensorboard" / stage)
+
+    return write
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end work that blocks the event loop: the loop's own handler waits for a pause, and there is none."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+async def _score(checkpoint: Path, folder: Path, label: str, modes: Sequence[Mode], session: _Session) -> Path:
+    where = session.where
     if where.benchmarks is None:
         raise ValueError("nothing to score on")
-    plan = plan_scoring(where.benchmarks, modes, registries)
-    engine = load_engine(checkpoint, where.device, where.dtype, where.batch_size)
-    try:
-        summary = await score_checkpoint(plan, engine, folder, label)
-    finally:
-        await engine.close()
-    found = [
-        f"{cell.task} {cell.mode.value} {100 * cell.headline.value:.1f}"
-        for cell in summary.cells
-        if cell.headline.value is not None
-    ]
-    report(f"{label}: {', '.join(found)}")
+    if session.together.first:
+        plan = plan_scoring(where.benchmarks, modes, session.registries)
+        engine = load_engine(checkpoint, where.device, where.dtype, where.batch_size)
+        try:
+            summary = await score_checkpoint(plan, engine, folder, label)
+        finally:
+            await engine.close()
+        found = [
+            f"{cell.task} {cell.mode.value} {100 * cell.headline.value:.1f}"
+            for cell in summary.cells
+            if cell.headline.value is not None
+        ]
+        session.report(f"{label}: {', '.join(found)}")
+    session.together.barrier()
     return folder
 
 
@@ -253,6 +329,8 @@ def _tools(protocol: Protocol, registries: Registries) -> dict[str, Tool]:
 def write_plan(where: Circumstances, recipe: str) -> None:
     """Write what is going to be trained into the output folder; refuse to go on with something else.
 
+    Of several processes, the first one alone must call it.
+
     Raises:
         VitalError: if the folder belongs to another recipe, seed, base or data, or the base is no checkpoint.
     """
@@ -260,7 +338,8 @@ def write_plan(where: Circumstances, recipe: str) -> None:
     plan = {
         "recipe": recipe,
         "seed": where.seed,
-        "base": open_checkpoint(where.base).fingerprint,
+        # A base that is made here follows from the recipe and the seed.
+        "base": "made here" if where.make_base is not None else open_checkpoint(where.base).fingerprint,
         # Data that a recipe wrote for itself move with the folder.
         "data": str(data.relative_to(out) if data.is_relative_to(out) else data),
     }

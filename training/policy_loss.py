@@ -113,6 +113,9 @@ class LossMetrics:
         clipped_low: share of trained tokens with A < 0 whose ratio is clipped from below.
         clipped_high: share of trained tokens with A > 0 whose ratio is clipped from above.
         dual_clipped: share of trained tokens with A < 0 whose loss is bounded by the dual clip.
+        surprise: mean of -log p minus the entropy over trained tokens, in nats; 0 where no entropy is given. About 0
+            if the tokens were drawn from the trained policy; not if an engine drew them with other weights, another
+            temperature or coarser arithmetic.
     """
 
     loss: float
@@ -124,6 +127,7 @@ class LossMetrics:
     clipped_low: float
     clipped_high: float
     dual_clipped: float
+    surprise: float
 
 
 def summed(parts: Iterable[LossMetrics]) -> LossMetrics:
@@ -222,6 +226,7 @@ def policy_loss(
         clipped_low=mean((gain < 0) & (ratio < 1 - settings.clip_low)),
         clipped_high=mean((gain > 0) & (ratio > 1 + settings.clip_high)),
         dual_clipped=mean(bounded),
+        surprise=0.0 if entropy is None else mean(-now - spread),
     )
     return PolicyLoss(loss, metrics)
 

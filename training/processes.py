@@ -5,6 +5,8 @@ micro-batch is its share of the loss of the whole step: its denominator counts t
 So gradients are added up, not averaged, and what is added is the gradient of the same step taken in one process. The
 draws of a rollout follow from its problem and number alone, so the number of processes moves no rollout either.
 
+Supervised steps are shared out likewise, lesson by lesson, and so is the playing of records before them.
+
 ``torchrun`` and ``accelerate launch`` both start the processes; without them there is one, and nothing here speaks to
 anybody.
 """
@@ -15,7 +17,7 @@ import math
 import os
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, field, fields
 from datetime import timedelta
 from typing import TypeVar
 
@@ -28,6 +30,9 @@ from .policy_loss import LossMetrics, Normaliser, summed
 
 Item = TypeVar("Item")
 
+#: How long a process waits at a barrier: in truth for ever, because a launcher ends all processes if one fails.
+_FOREVER = timedelta(days=365)
+
 
 @dataclass(frozen=True, slots=True)
 class Processes:
@@ -36,6 +41,7 @@ class Processes:
     Attributes:
         rank: number of this process, from 0.
         world: number of processes.
+        waiting: the group that barriers wait in, made by :func:`joined`; ``None`` for a single process.
 
     Raises:
         ValueError: if there is no such process.
@@ -43,6 +49,7 @@ class Processes:
 
     rank: int = 0
     world: int = 1
+    waiting: dist.ProcessGroup | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse a rank outside the world."""
@@ -51,7 +58,7 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Tell whether this process writes logs and states."""
+        """Tell whether this process writes: plans, data, states, checkpoints, logs, runs, tables."""
         return self.rank == 0
 
     def share(self, items: Sequence[Item]) -> tuple[Item, ...]:
@@ -182,9 +189,18 @@ class Processes:
                 )
 
     def barrier(self) -> None:
-        """Wait for all processes: after the first has written what the others may read."""
+        """Wait for all processes, however long it takes: the first may be scoring a checkpoint for hours."""
         if self.world > 1:
-            dist.barrier()
+            dist.barrier(self.waiting)
+
+    @contextmanager
+    def first_before_others(self) -> Iterator[None]:
+        """Let the first process finish the block before the others begin it; they find what it wrote."""
+        if not self.first:
+            self.barrier()
+        yield
+        if self.first:
+            self.barrier()
 
     def _everyone(self, value: Item) -> list[Item]:
         if self.world == 1:
@@ -213,7 +229,8 @@ def joined(device: str, patience: timedelta = timedelta(hours=2)) -> Iterator[Pr
 
     Args:
         device: of this process's model, see :func:`local_device`.
-        patience: how long to wait for the slowest process; the rollouts of one may take much longer than another's.
+        patience: how long to wait for the slowest process within a step; the rollouts of one may take much longer
+            than another's. Barriers wait without end.
 
     Raises:
         VitalError: if the environment says that there are several processes, but not how to find them.
@@ -233,6 +250,8 @@ def joined(device: str, patience: timedelta = timedelta(hours=2)) -> Iterator[Pr
     # Counts and rewards go over gloo in either case; only gradients are on the GPU.
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=patience)
     try:
-        yield Processes(dist.get_rank(), dist.get_world_size())
+        # A barrier of its own group: over gloo, so that no GPU spins while it waits, and with its own time limit.
+        waiting = dist.new_group(backend="gloo", timeout=_FOREVER)
+        yield Processes(dist.get_rank(), dist.get_world_size(), waiting)
     finally:
         dist.destroy_process_group()

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from vital_eval.errors import UnknownNameError
 from vital_eval.presets import preset
-from vital_eval.protocol import Mode, Protocol, Sampling, View
+from vital_eval.protocol import Mode, Protocol, Sampling
 from vital_eval.registry import suggest
 
 from .advantages import Difficulty
@@ -22,12 +22,15 @@ from .mtvr.records import Form
 from .policy_loss import LossSettings
 from .rewards import RewardRules, ToolBonus
 from .sft import SftStage
+from .vital_views import RL_FRAMES, SFT_FRAMES, training_protocol
 
 
 class Base(StrEnum):
     """What the first stage starts from."""
 
     CHECKPOINT = "checkpoint"
+    #: Trained by the recipe itself, before the first stage.
+    SCRATCH = "scratch"
     PACKAGED_NANO = "packaged-nano"
 
 
@@ -91,8 +94,6 @@ class Recipe:
 
 RECIPES = ("nano", "nano-ci", "vital-7b", "vital-3b")
 
-_PIXELS = 224 * 224
-_MIN_PIXELS = 4 * 28 * 28
 #: One update a rollout and a KL term of 0.01, as released.
 _LOSS = LossSettings(kl=0.01)
 
@@ -104,9 +105,13 @@ def recipe(name: str) -> Recipe:
         UnknownNameError: if there is no such recipe.
     """
     if name == "nano":
-        return _nano(name, sft_steps=1200, tool_steps=1200, rl_steps=150, prompts=8, group=8)
+        return _nano(
+            name, Base.SCRATCH, sft_steps=80, rl_steps=24, tool_steps=150, tool_rl_steps=40, prompts=24, group=6
+        )
     if name == "nano-ci":
-        return _nano(name, sft_steps=6, tool_steps=6, rl_steps=2, prompts=2, group=4)
+        return _nano(
+            name, Base.PACKAGED_NANO, sft_steps=6, rl_steps=2, tool_steps=6, tool_rl_steps=2, prompts=2, group=4
+        )
     if name == "vital-7b":
         hardware = "stages 1 and 3: 8 GPUs of 80 GB; stages 2 and 4: 16; 640 H100 hours in all (second-hand)"
         return _vital(name, 8.3e9, hardware)
@@ -115,64 +120,68 @@ def recipe(name: str) -> Recipe:
     raise UnknownNameError(f"unknown recipe {name!r}", suggest(name, RECIPES))
 
 
-def _nano(name: str, *, sft_steps: int, tool_steps: int, rl_steps: int, prompts: int, group: int) -> Recipe:
+def _nano(
+    name: str,
+    base: Base,
+    *,
+    sft_steps: int,
+    rl_steps: int,
+    tool_steps: int,
+    tool_rl_steps: int,
+    prompts: int,
+    group: int,
+) -> Recipe:
     def asked(mode: Mode, temperature: float = 0.0) -> Protocol:
         return dataclasses.replace(
             preset("nano", mode, ""), sampling=Sampling(max_new_tokens=112, temperature=temperature)
         )
 
-    def taught(stage: str, mode: Mode, steps: int) -> SftStage:
-        return SftStage(name=stage, protocol=asked(mode), steps=steps, rate=5e-4, batch=16)
+    def taught(stage: str, init: str, mode: Mode, steps: int, ablation: bool = False) -> StageRecipe:
+        train = SftStage(name=stage, protocol=asked(mode), steps=steps, rate=1e-3, batch=16)
+        form = Form.TOOL_COT if mode is Mode.TOOL else Form.COT
+        return StageRecipe(stage, init, form, (), train, mode, ablation)
 
-    def reinforced(stage: str, mode: Mode, difficulty: Difficulty) -> DgrpoStage:
-        return DgrpoStage(
+    def reinforced(
+        stage: str, init: str, mode: Mode, difficulty: Difficulty = Difficulty.RELEASED, ablation: bool = False
+    ) -> StageRecipe:
+        train = DgrpoStage(
             name=stage,
-            protocol=asked(mode, temperature=1.0),
-            steps=rl_steps,
-            rate=5e-5,
+            # At temperature 1 so small a model says something malformed in one rollout of six, and that noise drowns
+            # what is to be learned.
+            protocol=asked(mode, temperature=0.6),
+            steps=tool_rl_steps if mode is Mode.TOOL else rl_steps,
+            rate=1e-4,
             prompts=prompts,
             group=group,
             difficulty=difficulty,
             loss=_LOSS,
-            rules=RewardRules(tool_bonus=ToolBonus.ONCE),
+            rules=RewardRules(tool_bonus=ToolBonus.ONCE, thought=mode is not Mode.DIRECT),
         )
+        form = Form.TOOL_RL if mode is Mode.TOOL else Form.RL
+        return StageRecipe(stage, init, form, (), train, mode, ablation)
 
     stages = (
-        StageRecipe("1-sft", "", Form.COT, (), taught("1-sft", Mode.COT, sft_steps), Mode.COT),
-        StageRecipe(
-            "2-grpo", "1-sft", Form.RL, (), reinforced("2-grpo", Mode.COT, Difficulty.NONE), Mode.COT, ablation=True
-        ),
-        StageRecipe("2-dgrpo", "1-sft", Form.RL, (), reinforced("2-dgrpo", Mode.COT, Difficulty.RELEASED), Mode.COT),
-        StageRecipe("3-tool-sft", "2-dgrpo", Form.TOOL_COT, (), taught("3-tool-sft", Mode.TOOL, tool_steps), Mode.TOOL),
-        StageRecipe(
-            "4-tool-dgrpo",
-            "3-tool-sft",
-            Form.TOOL_RL,
-            (),
-            reinforced("4-tool-dgrpo", Mode.TOOL, Difficulty.RELEASED),
-            Mode.TOOL,
-        ),
+        taught("1-direct-sft", "", Mode.DIRECT, sft_steps, ablation=True),
+        reinforced("2-direct-grpo", "1-direct-sft", Mode.DIRECT, Difficulty.NONE, ablation=True),
+        taught("1-sft", "", Mode.COT, sft_steps),
+        reinforced("2-grpo", "1-sft", Mode.COT, Difficulty.NONE, ablation=True),
+        reinforced("2-dgrpo", "1-sft", Mode.COT),
+        taught("3-tool-sft", "2-dgrpo", Mode.TOOL, tool_steps),
+        reinforced("4-tool-grpo", "3-tool-sft", Mode.TOOL, Difficulty.NONE, ablation=True),
+        reinforced("4-tool-dgrpo", "3-tool-sft", Mode.TOOL),
     )
-    return Recipe(name, Base.PACKAGED_NANO, stages, "two CPU cores, 4 GB of memory", 1.5e6, 1)
+    return Recipe(name, base, stages, "two CPU cores, 4 GB of memory", 1.5e6, 1)
 
 
 def _vital(name: str, parameters: float, hardware: str) -> Recipe:
-    def asked(mode: Mode, frames: int, tokens: int, temperature: float, calls: int = 2) -> Protocol:
-        view = View(fps=2.0, max_frames=frames, min_pixels=_MIN_PIXELS, max_pixels=_PIXELS, clock=True)
-        clip = View(fps=2.0, max_frames=64, min_pixels=_MIN_PIXELS, max_pixels=_PIXELS, clock=True)
-        plain = dataclasses.replace(
-            preset("vital", mode, ""),
-            view=view,
-            clip_view=clip,
-            # The release samples with a repetition penalty of 1.05 that its log-probabilities do not know.
-            sampling=Sampling(max_new_tokens=tokens, temperature=temperature),
-        )
-        return plain if mode is not Mode.TOOL else dataclasses.replace(plain, max_tool_calls=calls, max_turns=calls + 1)
+    def asked(mode: Mode, frames: int, tokens: int, temperature: float) -> Protocol:
+        # The release samples with a repetition penalty of 1.05 that its log-probabilities do not know.
+        return training_protocol(mode, frames, Sampling(max_new_tokens=tokens, temperature=temperature))
 
     def taught(stage: str, mode: Mode, micro: int) -> SftStage:
         return SftStage(
             name=stage,
-            protocol=asked(mode, 128, 1024, 0.0),
+            protocol=asked(mode, SFT_FRAMES, 1024, 0.0),
             epochs=1,
             rate=1e-5,
             batch=256,
@@ -183,7 +192,7 @@ def _vital(name: str, parameters: float, hardware: str) -> Recipe:
     def reinforced(stage: str, mode: Mode) -> DgrpoStage:
         return DgrpoStage(
             name=stage,
-            protocol=asked(mode, 64, 1024, 1.0),
+            protocol=asked(mode, RL_FRAMES, 1024, 1.0),
             steps=0,
             epochs=1,
             rate=1e-6,

@@ -140,10 +140,24 @@ class RewardRules:
     Attributes:
         tool_bonus: see :class:`ToolBonus`.
         released_format: text before the first and after the last tag pair is not looked at (VITAL's code).
+        thought: responses must think; without it, an answer alone is the right form (the mode ``direct``).
+        loop_penalty: what is taken off the total of a rollout that repeats itself to the token limit
+            (:func:`.repetition.is_loop`). VITAL has none: there it earns no less than any other without an answer, so
+            a group of both teaches nothing.
+
+    Raises:
+        ValueError: if the penalty is negative or no number.
     """
 
     tool_bonus: ToolBonus = ToolBonus.ONCE
     released_format: bool = False
+    thought: bool = True
+    loop_penalty: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse a reward for loops."""
+        if not 0 <= self.loop_penalty < math.inf:
+            raise ValueError(f"loop_penalty must be finite and not negative, not {self.loop_penalty}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +173,12 @@ class Reward:
     """The reward of one rollout; with one bonus at most 2.5.
 
     Attributes:
-        total: format + task + tool.
+        total: format + task + tool - loop.
         format: 1 if the response has the right form, else 0.
         task: what the answer is worth, in [0, 1].
         tool: bonus for tool calls.
         parts: what ``task`` was made of, for logs.
+        loop: penalty for a loop.
     """
 
     total: float
@@ -171,6 +186,11 @@ class Reward:
     task: float
     tool: float
     parts: Mapping[str, float]
+    loop: float = 0.0
+
+
+class ReversedSolutionError(DataError):
+    """A solution whose span does not start before it ends."""
 
 
 def require_source(name: str) -> Source:
@@ -187,19 +207,24 @@ def require_source(name: str) -> Source:
 
 
 def read_solution(source: Source, solution: object, options: Sequence[str] = UNSEEN_OPTIONS) -> Target:
-    """Read the ``solution`` of a training record into a structured ground truth, when records are loaded.
+    """Read the ``solution`` of a training record into a structured ground truth, when records are checked or loaded.
+
+    What a solution may be is decided here alone.
 
     Args:
         source: the record's source.
-        solution: [start, end] in seconds for ``span``; a number or its text for ``numerical`` and ``regression``; a
-            text for the others, with or without answer tags: a letter, an answer, or both a span and one of these
-            ("From 3 to 9.5, B").
+        solution: [start, end] in seconds or a text with one span ("3 to 9.5") for ``span``; a number or its text for
+            ``numerical`` and ``regression``; a text for the others, with or without answer tags: a letter, an answer,
+            or both a span and one of these ("From 3 to 9.5, B").
         options: the option texts, where the record has them.
 
     Raises:
-        DataError: if the solution does not hold exactly that; a degenerate span is refused too.
+        ReversedSolutionError: if its span does not start before it ends.
+        DataError: if the solution does not hold exactly that.
     """
     if source.kind is Kind.SPAN:
+        if isinstance(solution, str):
+            return Target(windows=(_stated_window(source, solution, _field(source, solution)),))
         return Target(windows=(_window(source, solution),))
     if source.kind in (Kind.NUMERICAL, Kind.REGRESSION):
         if isinstance(solution, (int, float)) and not isinstance(solution, bool) and math.isfinite(solution):
@@ -218,10 +243,7 @@ def read_solution(source: Source, solution: object, options: Sequence[str] = UNS
         if (word_error_rate if source.kind is Kind.OCR else _rouge_distance)(text, text) > 0:
             raise _bad(source, solution, "a text with at least one word")
         return Target(text=text)
-    span = parse_span(text)
-    if isinstance(span, Unparsed) or span.notes:
-        raise _bad(source, solution, "one span")
-    windows = (span.spans[0].as_window(),)
+    windows = (_stated_window(source, solution, text),)
     if source.kind is Kind.SPAN_AND_TEXT:
         rest = _without_span(text)
         if mean_rouge(rest, rest) == 0:
@@ -324,7 +346,10 @@ def is_rewarded(task: Task, sample: Sample) -> bool:
 
 
 def rollout_reward(
-    trajectory: Trajectory, score: Callable[[str | None], Scored], rules: RewardRules | None = None
+    trajectory: Trajectory,
+    score: Callable[[str | None], Scored],
+    rules: RewardRules | None = None,
+    looping: bool = False,
 ) -> Reward:
     """Return the reward of a finished rollout.
 
@@ -333,19 +358,22 @@ def rollout_reward(
         score: scores the answer field, ``None`` if there is none; :func:`score_answer` or :func:`task_reward` with
             their other arguments bound.
         rules: see :class:`RewardRules`.
+        looping: the rollout repeats itself to the token limit, see :func:`.repetition.repetition_of`.
     """
     rules = rules or RewardRules()
-    form = format_reward("\n".join(turn.text for turn in trajectory.turns), released=rules.released_format)
+    said = "\n".join(turn.text for turn in trajectory.turns)
+    form = format_reward(said, released=rules.released_format, thought=rules.thought)
     succeeded = sum(call.succeeded for call in trajectory.tool_calls)
-    return add_up(form, score(trajectory.answer_text), tool_reward(succeeded, rules.tool_bonus))
+    loop = rules.loop_penalty if looping else 0.0
+    return add_up(form, score(trajectory.answer_text), tool_reward(succeeded, rules.tool_bonus), loop)
 
 
-def add_up(form: float, scored: Scored, tool: float) -> Reward:
+def add_up(form: float, scored: Scored, tool: float, loop: float = 0.0) -> Reward:
     """Return the reward that these parts make."""
-    return Reward(form + scored.value + tool, form, scored.value, tool, scored.parts)
+    return Reward(form + scored.value + tool - loop, form, scored.value, tool, scored.parts, loop)
 
 
-def format_reward(response: str, released: bool = False) -> float:
+def format_reward(response: str, released: bool = False, thought: bool = True) -> float:
     """Return 1.0 if a response has the form that the prompt asks for, else 0.0.
 
     The whole response must be think, tool_call and answer pairs with nothing but white space around them: the first a
@@ -356,8 +384,11 @@ def format_reward(response: str, released: bool = False) -> float:
         response: what the model wrote, all turns joined; tool results are not part of it.
         released: look for pairs anywhere, as VITAL's code does: text before the first and after the last pair is free,
             and so are tags inside a pair.
+        thought: if not, the response must be one answer pair.
     """
     tags = _released_tags(response) if released else _tags(response)
+    if not thought:
+        return float(tags == ["answer"])
     if not tags or tags[0] != "think" or tags[-1] != "answer" or not set(tags) <= set(_TAGS):
         return 0.0
     return float(all(one != other for one, other in pairwise(tags)))
@@ -443,9 +474,21 @@ def _window(source: Source, solution: object) -> tuple[float, float]:
     start, end = solution
     if not all(isinstance(bound, (int, float)) and not isinstance(bound, bool) for bound in solution):
         raise _bad(source, solution, "[start, end]")
-    if not (math.isfinite(start) and math.isfinite(end) and start < end):
-        raise _bad(source, solution, "a span that starts before it ends")
+    if not (math.isfinite(start) and math.isfinite(end)):
+        raise _bad(source, solution, "[start, end]")
+    if start >= end:
+        raise _reversed(source, solution)
     return float(start), float(end)
+
+
+def _stated_window(source: Source, solution: object, text: str) -> tuple[float, float]:
+    """Return the one span that a text states; a text that could mean two is refused."""
+    read = parse_span(text)
+    if isinstance(read, Answer) and not read.notes:
+        return read.spans[0].as_window()
+    if len({stated.window for stated in find_spans(text)}) == 1:
+        raise _reversed(source, solution)
+    raise _bad(source, solution, "one span")
 
 
 def _field(source: Source, solution: object) -> str:
@@ -454,7 +497,11 @@ def _field(source: Source, solution: object) -> str:
     return split_turn(solution).answer or solution.strip()
 
 
-def _bad(source: Source, solution: object, wanted: str) -> DataError:
-    return DataError(
+def _reversed(source: Source, solution: object) -> DataError:
+    return _bad(source, solution, "a span that starts before it ends", ReversedSolutionError)
+
+
+def _bad(source: Source, solution: object, wanted: str, kind: type[DataError] = DataError) -> DataError:
+    return kind(
         f"a {source.name} record needs {wanted} as its solution, not {solution!r:.80}", "mend or leave out the record"
     )

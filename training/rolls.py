@@ -7,7 +7,6 @@ line is one record whose rollouts are all there; a record that lost one to the m
 from __future__ import annotations
 
 import dataclasses
-import errno
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from vital_eval.errors import ProtocolError, RunLogError
-from vital_eval.line_file import LineFile
+from vital_eval.line_file import LineFile, disk_is_full, whole_lines
 from vital_eval.protocol import Protocol, differing_fields, protocol_from_json
-from vital_eval.record import loads_strictly
 
 #: Raised when a line changes its meaning.
 SCHEMA_VERSION = 1
@@ -214,24 +212,20 @@ class RollStore:
 
 def _parse(data: bytes, path: Path) -> tuple[Rolls | None, int]:
     """Return the rolls and the length in bytes of the whole lines."""
-    lines = data.split(b"\n")
-    lines.pop()  # Empty after a whole last line, else torn.
     identity: RollIdentity | None = None
     by_id: dict[str, Roll] = {}
-    end = 0
-    for number, line in enumerate(lines, start=1):
+    whole = 0
+
+    def damaged(number: int, error: ValueError) -> RunLogError:
+        if number == 1:
+            return RunLogError(f"{path} is no file of rolls", _ANOTHER)
+        return RunLogError(
+            f"{path}, line {number} is damaged: {error}",
+            "a crash cannot do this; delete the line to have its record rolled again",
+        )
+
+    for number, content, end in whole_lines(data, damaged):
         place = f"{path}, line {number}"
-        try:
-            content = loads_strictly(line)
-        except ValueError as error:
-            if identity is None:
-                raise RunLogError(f"{path} is no file of rolls", _ANOTHER) from error
-            if number == len(lines) and data.endswith(b"\n"):
-                break
-            raise RunLogError(
-                f"{place} is damaged: {error}",
-                "a crash cannot do this; delete the line to have its record rolled again",
-            ) from error
         if identity is None:
             identity = _identity_from_json(content, place)
         else:
@@ -239,11 +233,11 @@ def _parse(data: bytes, path: Path) -> tuple[Rolls | None, int]:
             if roll.id in by_id:
                 raise RunLogError(f"{place}: second line of record {roll.id!r:.80}", "restore the file from a copy")
             by_id[roll.id] = roll
-        end += len(line) + 1
-    if identity is None and not data.startswith(_BEGINNING[: len(data)]):
+        whole = end
+    if identity is None and (b"\n" in data or not data.startswith(_BEGINNING[: len(data)])):
         # A stranger's file without a whole line would be taken for a torn one, and cut.
         raise RunLogError(f"{path} is no file of rolls", _ANOTHER)
-    return (None if identity is None else Rolls(identity, by_id)), end
+    return (None if identity is None else Rolls(identity, by_id)), whole
 
 
 def _identity_to_json(identity: RollIdentity) -> dict[str, Any]:
@@ -310,6 +304,6 @@ def _is_number(value: Any) -> bool:
 
 
 def _write_error(path: Path, error: OSError) -> RunLogError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if disk_is_full(error):
         return RunLogError(f"disk full while writing {path}; what was rolled is safe", "free space and go on")
     return RunLogError(f"cannot write {path}: {error.strerror}", "mend this, or name another file with --out")

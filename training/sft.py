@@ -11,23 +11,27 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import torch
 from transformers import PreTrainedModel
 
+from vital_eval.conversation import Conversation
 from vital_eval.engines.encode import Encoded, Encoder
-from vital_eval.errors import VitalError
+from vital_eval.errors import DataError, VitalError
 from vital_eval.protocol import Protocol
 
 from .adapters import LoraSettings, add_lora, freeze_vision, set_trained, trained_names
 from .collate import collate, drop_pixels, micro_batches, token_losses
 from .order import epoch_places
+from .processes import Processes, fingerprint
+from .read_ahead import AHEAD_BYTES, read_ahead
 from .state import cut_log, restore_state, save_state
-from .supervised import Lesson, lengths_of
+from .supervised import Lesson
 
 #: Computes the gradient of one step and returns its mean loss. It must depend on the step and the weights alone, so
 #: that a resumed stage sees what an undisturbed one would have.
@@ -221,32 +225,41 @@ def train_sft(
     seed: int,
     report: Callable[[str], None],
     save_every: int = 50,
+    processes: Processes | None = None,
+    ahead_bytes: int = AHEAD_BYTES,
+    saved: Callable[[Path], None] | None = None,
 ) -> tuple[SftMetrics, ...]:
     """Train one stage on lessons; an interrupted one goes on from its last saved state.
+
+    While a forward pass is under way, the lessons behind it are being decoded.
 
     Args:
         model: trained in place, on its device. At the end it is a plain model (adapters are merged), and the same
             parameters need a gradient as before.
         encoder: the one that evaluation uses.
-        lessons: see :mod:`.supervised`; each is encoded once for its length, and again whenever it is trained on.
+        lessons: see :mod:`.supervised`; each is decoded and encoded whenever it is trained on.
         stage: see :class:`SftStage`.
         folder: where ``<stage>.safetensors`` (trained weights, optimiser, step) and ``<stage>.jsonl`` (metrics) are
             kept.
         seed: of the order of lessons and of the adapters' first weights.
         report: called with one line now and then, at most about a hundred times.
         save_every: steps between saved states.
+        processes: who takes the steps together, each its share of a step's lessons; this one alone if not given.
+        ahead_bytes: see :func:`~.read_ahead.read_ahead`.
+        saved: called with the log whenever a state was saved, in the first process.
 
     Returns:
         The metrics of the steps of this call.
 
     Raises:
         VitalError: if there are no lessons, loss or gradient stop being finite (the last saved state stays), the state
-            cannot be read or written or belongs to another recipe, or trained weights are not float32.
+            cannot be read or written or belongs to another recipe, a lesson can no longer be shown as it was prepared,
+            or trained weights are not float32.
         MissingExtraError: if adapters are wanted and peft is not installed.
     """
     if not lessons:
         raise VitalError(f"stage {stage.name} has no lessons to train on", "check the data and its filters")
-    lengths = lengths_of(lessons, encoder)
+    together = processes or Processes()
     count = len(lessons)
     plan = Stage(
         stage.name,
@@ -259,27 +272,43 @@ def train_sft(
         stage.clip_norm,
     )
     state, log = folder / f"{stage.name}.safetensors", folder / f"{stage.name}.jsonl"
-    recipe = _recipe(encoder, lessons, lengths, stage, seed)
+    recipe = _recipe(encoder, lessons, stage, seed)
     finished: list[SftMetrics] = []
     with _prepared(model, stage, seed):
         optimiser = _optimiser(model, plan)
         first = restore_state(model, optimiser, state, recipe)
-        cut_log(log, first)
-        for step in range(first, plan.steps):
-            places = draw(count, stage, step, seed)
-            chosen = [(lessons[place], lengths[place]) for place in places]
-            metrics = _step(model, optimiser, plan, step, lambda: _backward(model, encoder, chosen, stage))  # noqa: B023
-            finished.append(metrics)
-            with log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(dataclasses.asdict(metrics)) + "\n")
-            if (step + 1) % max(1, plan.steps // 100) == 0 or step + 1 == plan.steps:
-                report(
-                    f"{stage.name} step {step + 1}/{plan.steps} loss {metrics.loss:.4f} over {metrics.tokens} tokens, "
-                    f"gradient {metrics.gradient:.3f}, rate {metrics.rate:.2e} ({metrics.seconds:.2f} s)"
-                )
-            if (step + 1) % save_every == 0 or step + 1 == plan.steps:
-                save_state(model, optimiser, step + 1, state, recipe)
+        trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
+        together.require_same((recipe, first, fingerprint(trained)), "recipe, step and weights")
+        if together.first:
+            cut_log(log, first)
+        shares = (_share(lessons, stage, step, seed, together) for step in range(first, plan.steps))
+        order = (lesson for share in shares for group in share.passes for lesson in group)
+        with closing(read_ahead(order, ahead_bytes)) as shown:
+            for step in range(first, plan.steps):
+                share = _share(lessons, stage, step, seed, together)
+                backward = partial(_backward, model, encoder, share, shown, stage, together)
+                metrics = _step(model, optimiser, plan, step, backward)
+                finished.append(metrics)
+                if together.first:
+                    _log(metrics, plan, log, report)
+                if (step + 1) % save_every == 0 or step + 1 == plan.steps:
+                    if together.first:
+                        save_state(model, optimiser, step + 1, state, recipe)
+                        if saved is not None:
+                            saved(log)
+                    together.barrier()
     return tuple(finished)
+
+
+def _log(metrics: SftMetrics, plan: Stage, log: Path, report: Callable[[str], None]) -> None:
+    with log.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(dataclasses.asdict(metrics)) + "\n")
+    done = metrics.step + 1
+    if done % max(1, plan.steps // 100) == 0 or done == plan.steps:
+        report(
+            f"{plan.name} step {done}/{plan.steps} loss {metrics.loss:.4f} over {metrics.tokens} tokens, "
+            f"gradient {metrics.gradient:.3f}, rate {metrics.rate:.2e} ({metrics.seconds:.2f} s)"
+        )
 
 
 def _optimiser(model: PreTrainedModel, stage: Stage) -> torch.optim.AdamW:
@@ -322,28 +351,70 @@ class _NotFiniteError(Exception):
     """A number that must not reach the weights."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Share:
+    """What one process does of a step.
+
+    Attributes:
+        passes: its lessons, a tuple per forward pass; none if there are more processes than lessons.
+        tokens: trained tokens of the whole step, over all processes.
+    """
+
+    passes: tuple[tuple[Lesson, ...], ...]
+    tokens: int
+
+
+def _share(lessons: Sequence[Lesson], stage: SftStage, step: int, seed: int, together: Processes) -> _Share:
+    chosen = [lessons[place] for place in draw(len(lessons), stage, step, seed)]
+    # Every process gets short ones and long ones, so that none waits long for another.
+    mine = together.share(sorted(chosen, key=lambda lesson: lesson.length))
+    groups = micro_batches([lesson.length for lesson in mine], stage.micro_batch, stage.micro_tokens)
+    passes = tuple(tuple(mine[place] for place in group) for group in groups)
+    return _Share(passes, sum(lesson.trained_tokens for lesson in chosen))
+
+
 def _backward(
-    model: PreTrainedModel, encoder: Encoder, chosen: Sequence[tuple[Lesson, int]], stage: SftStage
+    model: PreTrainedModel,
+    encoder: Encoder,
+    share: _Share,
+    shown: Iterator[Conversation],
+    stage: SftStage,
+    together: Processes,
 ) -> tuple[float, int]:
-    trained = sum(lesson.trained_tokens for lesson, _ in chosen)
     device = model.device
     halved = stage.dtype == "bfloat16" or (stage.dtype == "auto" and device.type == "cuda")
-    total = 0.0
-    for places in micro_batches([length for _, length in chosen], stage.micro_batch, stage.micro_tokens):
-        lessons = [chosen[place][0] for place in places]
+    total, faults = 0.0, []
+    for lessons in share.passes:
         # Encoded here and not before: the patches of a whole step do not fit into memory.
-        items = [encoder.encode(lesson.conversation, open_turn=False) for lesson in lessons]
+        items = [_encoded(encoder, lesson, next(shown)) for lesson in lessons]
         # Pads are masked, so any token that is not a video's will do.
         batch = collate(items, encoder.end_id)
         batch = (drop_pixels(batch) if stage.without_pixels else batch).to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=halved):
-            loss = token_losses(model, batch).sum() / trained
+            loss = token_losses(model, batch).sum() / share.tokens
         value = loss.item()
         if not math.isfinite(value):
-            raise _NotFiniteError(f"the loss is {value} in lessons {', '.join(lesson.id for lesson in lessons)}")
+            faults.append(f"the loss is {value} in lessons {', '.join(lesson.id for lesson in lessons)}")
+            break
         torch.autograd.backward(loss)
         total += value
-    return total, trained
+    # Told to all: a process that stopped alone would leave the others waiting for its gradient.
+    faults = list(together.gather(faults))
+    if faults:
+        raise _NotFiniteError(faults[0])
+    together.add_gradients(model.parameters())
+    return together.sum((total,))[0], share.tokens
+
+
+def _encoded(encoder: Encoder, lesson: Lesson, conversation: Conversation) -> Encoded:
+    encoded = encoder.encode(conversation, open_turn=False)
+    if len(encoded.ids) != lesson.length:
+        raise DataError(
+            f"record {lesson.id} has {len(encoded.ids)} tokens instead of {lesson.length}: its video {lesson.video} is "
+            "another one than when training started",
+            "bring the old one back, or train the stage from its start",
+        )
+    return encoded
 
 
 @contextmanager
@@ -377,11 +448,11 @@ def _prepared(model: PreTrainedModel, stage: SftStage, seed: int) -> Iterator[No
         set_trained(model, before)
 
 
-def _recipe(encoder: Encoder, lessons: Sequence[Lesson], lengths: Sequence[int], stage: SftStage, seed: int) -> str:
+def _recipe(encoder: Encoder, lessons: Sequence[Lesson], stage: SftStage, seed: int) -> str:
     """Return a digest of everything that decides the weights; how a step is shared out does not."""
     settings = dataclasses.asdict(stage)
     for name in ("micro_batch", "micro_tokens", "gradient_checkpointing"):
         del settings[name]
-    taught = [(lesson.id, length, lesson.trained_tokens) for lesson, length in zip(lessons, lengths, strict=True)]
+    taught = [(lesson.id, lesson.length, lesson.trained_tokens) for lesson in lessons]
     text = json.dumps([settings, seed, encoder.checkpoint.fingerprint, taught], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

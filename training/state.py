@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -111,7 +111,7 @@ def restore_state(model: PreTrainedModel, optimiser: torch.optim.Optimizer, path
         if key.startswith("optimiser."):
             _, index, name = key.split(".")
             moments.setdefault(int(index), {})[name] = value
-    optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
+    optimiser.load_state_dict({"state": moments, "param_groups": _groups(optimiser)})
     return step
 
 
@@ -142,6 +142,16 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _groups(optimiser: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """Return an optimiser's settings, parameters by number; a sharded one has no state of its own to ask for them."""
+    groups: list[dict[str, Any]] = []
+    count = 0
+    for group in optimiser.param_groups:
+        groups.append({**group, "params": list(range(count, count + len(group["params"])))})
+        count += len(group["params"])
+    return groups
 
 
 def _trained(model: PreTrainedModel) -> dict[str, torch.Tensor]:

@@ -6,40 +6,40 @@ reason and named; no other sample takes its place.
 
 from __future__ import annotations
 
-import dataclasses
+import asyncio
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING
 
-from vital_eval.conversation import AssistantTurn, Conversation
-from vital_eval.engine import EngineInfo
-from vital_eval.episode import Attempt
+from vital_eval.conversation import Conversation
 from vital_eval.errors import DataError, ProtocolError
-from vital_eval.parsing.numbers import parse_number
-from vital_eval.protocol import Mode, Protocol
-from vital_eval.sample import Sample, Target
+from vital_eval.protocol import Mode
 from vital_eval.span import Window
-from vital_eval.task import AnswerKind, Unparsed
-from vital_eval.toolbox import GetVideoClipFrame, Tool, ToolError, parse_call
+from vital_eval.toolbox import GetVideoClipFrame, ToolError, parse_call
 from vital_eval.trajectory import StopReason, ToolCall
 
+from .lesson_player import LessonPlayer, TaughtRecord, frame_bytes, turns_of
 from .mtvr.checks import thought_and
-from .mtvr.records import CotRecord, ToolCotRecord
-from .problems import Problem, answer_kind
-from .rewards import Scored, require_source
-from .rollouts import OpenVideo, Rollout, Speak, Teacher, roll_out
+from .mtvr.records import ToolCotRecord
+from .processes import Processes
+from .rewards import require_source
+from .rollouts import Rollout
 
 if TYPE_CHECKING:
     from vital_eval.engines.encode import Encoder
+
+#: Records that are played at a time while lessons are prepared; no more of them are in memory.
+PLAYED_TOGETHER = 8
 
 _EXAMPLES = 3
 #: How far a call's times may be from ``tool_params``: calls are written with two decimals.
 _ROUNDING = 0.01
 #: Marks such as <|video_pad|>: in a record's text they would become tokens that only the harness may place.
 _CONTROL = re.compile(r"<\|\w+\|>")
-_LETTER = re.compile(r"\(?[A-Z][.)]?")
 
 
 class Drop(StrEnum):
@@ -57,20 +57,32 @@ class Drop(StrEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lesson:
-    """A conversation that ends with the model's last turn.
+    """A conversation that ends with the model's last turn; light, because its frames are decoded when it is shown.
 
     Attributes:
         id: of its record.
-        conversation: frames included; they stay in memory (128 frames of 224 x 224 are 19 MB).
+        video: as the record gives it.
+        trained_tokens: number of tokens that the model is to say.
+        length: number of all its tokens, pads of the videos included.
+        nbytes: size of its frames.
+        show: starts to decode it; the conversation is the one that was played when it was prepared.
     """
 
     id: str
-    conversation: Conversation
+    video: str
+    trained_tokens: int
+    length: int
+    nbytes: int
+    show: Callable[[], Future[Conversation]]
 
     @property
-    def trained_tokens(self) -> int:
-        """Number of tokens that the model is to say."""
-        return sum(len(turn.generation.token_ids) for turn in self.conversation if isinstance(turn, AssistantTurn))
+    def conversation(self) -> Conversation:
+        """What it shows, waited for.
+
+        Raises:
+            DataError: if it cannot be shown any more.
+        """
+        return self.show().result()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,84 +132,108 @@ class Lessons:
         return self
 
 
-async def lessons_of_records(
-    records: Sequence[CotRecord | ToolCotRecord],
-    protocol: Protocol,
-    tools: Mapping[str, Tool],
-    engine_info: EngineInfo,
-    speak: Speak,
-    open_video: OpenVideo,
+def lessons_of_records(
+    records: Sequence[TaughtRecord],
+    player: LessonPlayer,
+    encoder: Encoder,
+    max_tokens: int | None = None,
+    processes: Processes | None = None,
 ) -> Lessons:
     """Play records as episodes and keep those that come out as they are written.
 
     Args:
         records: their texts are whole questions, which get no second wording. A record's own frame settings
             (``video_kwargs``) are not followed: the protocol's views are.
-        protocol: how evaluation asks; tool records need the mode ``tool``.
-        tools: the protocol's tools by name.
-        engine_info: identity of the model that is trained.
-        speak: its tokenizer; the end of a turn included.
-        open_video: opens a record's video.
+        player: plays them; tool records need the mode ``tool``.
+        encoder: the one that evaluation uses.
+        max_tokens: longest lesson, pads of the videos included; ``None`` sets no limit.
+        processes: who plays them together; every process gets all lessons.
 
     Raises:
         DataError: if two records have the same id, a data source is not known, or nothing is kept.
         ProtocolError: if a tool record is asked without tools.
     """
-    asked: dict[str, Attempt] = {}
-    turns: dict[str, tuple[str, ...]] = {}
-    faults: dict[str, tuple[Drop, str]] = {}
-    for record in records:
-        if record.id in asked or record.id in faults:
-            raise DataError(f"record {record.id} occurs twice", "ids must be unique in a training set")
-        if isinstance(record, ToolCotRecord) and protocol.mode is not Mode.TOOL:
-            raise ProtocolError(f"record {record.id} calls a tool in mode {protocol.mode}", "use the mode tool")
-        fault = _unplayable(record)
-        if fault is not None:
-            faults[record.id] = fault
-            continue
-        attempt = _attempt(record, protocol, tools)
-        asked[record.id] = attempt
-        # A model stops at the closing tag; white space behind it would be said in training only.
-        turns[attempt.episode] = tuple(turn.strip() for turn in _turns(record))
-    rollouts = await roll_out(list(asked.values()), Teacher(engine_info, speak, turns), open_video)
-    played = dict(zip(asked, rollouts, strict=True))
+    together = processes or Processes()
+    _require_playable(records, player)
+    mine = player.background.run(_judge_all(together.share(records), player, encoder, max_tokens))
+    verdicts = dict(together.gather(tuple(mine.items())))
     kept: list[Lesson] = []
+    faults: list[tuple[str, Drop, str]] = []
+    # In the order of the records, whatever was played first.
     for record in records:
-        if record.id in played:
-            rollout = played[record.id]
-            fault = _failure(record, rollout)
-            if fault is None and rollout.conversation is not None:
-                kept.append(Lesson(record.id, rollout.conversation))
-            elif fault is not None:
-                faults[record.id] = fault
-    # In the order of the records, whatever failed first.
-    return _lessons(kept, [(record.id, *faults[record.id]) for record in records if record.id in faults])
-
-
-def shorter_than(lessons: Lessons, encoder: Encoder, max_tokens: int) -> Lessons:
-    """Drop lessons of more than ``max_tokens`` tokens, pads of the videos included.
-
-    Raises:
-        DataError: if nothing is left.
-    """
-    kept: list[Lesson] = []
-    long: list[str] = []
-    for lesson, length in zip(lessons.kept, lengths_of(lessons.kept, encoder), strict=True):
-        if length > max_tokens:
-            long.append(f"{lesson.id}: {length} tokens")
+        verdict = verdicts[record.id]
+        if isinstance(verdict, _Fault):
+            faults.append((record.id, verdict.drop, verdict.detail))
         else:
-            kept.append(lesson)
-    counts = dict(lessons.dropped)
-    examples = dict(lessons.examples)
-    if long:
-        counts[Drop.TOO_LONG] = counts.get(Drop.TOO_LONG, 0) + len(long)
-        examples[Drop.TOO_LONG] = (*examples.get(Drop.TOO_LONG, ()), *long)[:_EXAMPLES]
-    return dataclasses.replace(lessons, kept=tuple(kept), dropped=counts, examples=examples)
+            show = partial(player.show, record)
+            kept.append(
+                Lesson(record.id, record.media.path, verdict.trained_tokens, verdict.length, verdict.nbytes, show)
+            )
+    return _lessons(kept, faults)
 
 
-def lengths_of(lessons: Iterable[Lesson], encoder: Encoder) -> tuple[int, ...]:
-    """Return the length of every lesson in tokens, in order; each is encoded once for it."""
-    return tuple(len(encoder.encode(lesson.conversation, open_turn=False).ids) for lesson in lessons)
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """Why a record is no lesson."""
+
+    drop: Drop
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """A record that is a lesson; see :class:`Lesson`."""
+
+    trained_tokens: int
+    length: int
+    nbytes: int
+
+
+def _require_playable(records: Iterable[TaughtRecord], player: LessonPlayer) -> None:
+    seen: set[str] = set()
+    for record in records:
+        if record.id in seen:
+            raise DataError(f"record {record.id} occurs twice", "ids must be unique in a training set")
+        seen.add(record.id)
+        if isinstance(record, ToolCotRecord) and player.protocol.mode is not Mode.TOOL:
+            raise ProtocolError(f"record {record.id} calls a tool in mode {player.protocol.mode}", "use the mode tool")
+        if record.data_source is not None and _unplayable(record) is None:
+            # Now, and not when hours of videos have been decoded.
+            require_source(record.data_source)
+
+
+async def _judge_all(
+    records: Iterable[TaughtRecord], player: LessonPlayer, encoder: Encoder, max_tokens: int | None
+) -> dict[str, _Fault | _Size]:
+    verdicts: dict[str, _Fault | _Size] = {}
+    waiting = iter(records)
+
+    async def work() -> None:
+        for record in waiting:
+            verdicts[record.id] = await _judge(record, player, encoder, max_tokens)
+
+    await asyncio.gather(*(work() for _ in range(PLAYED_TOGETHER)))
+    return verdicts
+
+
+async def _judge(
+    record: TaughtRecord, player: LessonPlayer, encoder: Encoder, max_tokens: int | None
+) -> _Fault | _Size:
+    fault = _unplayable(record)
+    if fault is not None:
+        return fault
+    rollout = await player.play(record)
+    fault = _failure(record, rollout)
+    if fault is not None:
+        return fault
+    if rollout.conversation is None:
+        raise ValueError(f"record {record.id} was answered without a word")
+    encoded = encoder.encode(rollout.conversation, open_turn=False)
+    length = len(encoded.ids)
+    if max_tokens is not None and length > max_tokens:
+        return _Fault(Drop.TOO_LONG, f"{length} tokens")
+    player.keep(record, rollout.conversation)
+    return _Size(int(encoded.is_sampled.sum()), length, frame_bytes(rollout.conversation))
 
 
 def _lessons(kept: Iterable[Lesson], faults: Iterable[tuple[str, Drop, str]]) -> Lessons:
@@ -209,67 +245,33 @@ def _lessons(kept: Iterable[Lesson], faults: Iterable[tuple[str, Drop, str]]) ->
     return Lessons(tuple(kept), counts, examples)
 
 
-def _turns(record: CotRecord | ToolCotRecord) -> tuple[str, ...]:
-    return record.turns if isinstance(record, ToolCotRecord) else (record.solution,)
-
-
-def _unplayable(record: CotRecord | ToolCotRecord) -> tuple[Drop, str] | None:
+def _unplayable(record: TaughtRecord) -> _Fault | None:
     if record.media.kind != "video":
-        return Drop.SHOWS_IMAGE, "training on images is not supported"
-    turns = _turns(record)
+        return _Fault(Drop.SHOWS_IMAGE, "training on images is not supported")
+    turns = turns_of(record)
     for text in (record.text, *turns):
         mark = _CONTROL.search(text)
         if mark is not None:
-            return Drop.CONTROL_TOKEN, f"a text holds {mark[0]}"
+            return _Fault(Drop.CONTROL_TOKEN, f"a text holds {mark[0]}")
     for turn, tag in zip(turns, ("tool_call", "answer")[-len(turns) :], strict=True):
         if thought_and(tag, turn) is None:
-            return Drop.WRONG_FORM, f"a turn is not a thought and then one {tag}"
+            return _Fault(Drop.WRONG_FORM, f"a turn is not a thought and then one {tag}")
     return None
 
 
-def _attempt(record: CotRecord | ToolCotRecord, protocol: Protocol, tools: Mapping[str, Tool]) -> Attempt:
-    kind = _kind(record)
-    sample = Sample(
-        id=record.id,
-        task=record.data_source or "mtvr",
-        video=record.media.path,
-        duration=record.duration,
-        question=record.text,
-        target=Target(),
-        cluster=record.media.path,
-    )
-    problem = Problem(sample, kind, _unscored, verbatim=True)
-    return Attempt(sample, kind, problem.protocol(protocol), dict(tools) if protocol.mode is Mode.TOOL else {})
-
-
-def _unscored(answer: str | None) -> Scored:
-    raise NotImplementedError(f"lessons are not scored: {answer}")
-
-
-def _kind(record: CotRecord | ToolCotRecord) -> AnswerKind:
-    if record.data_source is not None:
-        return answer_kind(require_source(record.data_source))
-    # Video-R1's CoT file mixes problems and names none: what the answer is tells what is asked for.
-    parts = thought_and("answer", _turns(record)[-1])
-    answer = parts[1].strip() if parts else ""
-    if _LETTER.fullmatch(answer):
-        return AnswerKind.OPTION
-    return AnswerKind.OPEN if isinstance(parse_number(answer), Unparsed) else AnswerKind.NUMBER
-
-
-def _failure(record: CotRecord | ToolCotRecord, rollout: Rollout) -> tuple[Drop, str] | None:
+def _failure(record: TaughtRecord, rollout: Rollout) -> _Fault | None:
     trajectory = rollout.trajectory
     if trajectory.stop is StopReason.MEDIA_FAILED:
-        return Drop.BAD_VIDEO, trajectory.error
+        return _Fault(Drop.BAD_VIDEO, trajectory.error)
     for call in trajectory.tool_calls:
         if not call.succeeded:
-            return Drop.FAILED_CALL, f"{call.error}: {call.message}"
+            return _Fault(Drop.FAILED_CALL, f"{call.error}: {call.message}")
     if isinstance(record, ToolCotRecord):
         other = _other_call(trajectory.tool_calls, record.tool_params)
         if other is not None:
-            return Drop.OTHER_CALL, other
+            return _Fault(Drop.OTHER_CALL, other)
     if trajectory.stop is not StopReason.ANSWERED:
-        return Drop.NO_ANSWER, trajectory.error or str(trajectory.stop)
+        return _Fault(Drop.NO_ANSWER, trajectory.error or str(trajectory.stop))
     return None
 
 

@@ -18,8 +18,8 @@ from vital_eval.span import Span
 
 from .curation import Said
 from .mtvr.records import Form, RlRecord
-from .nano_dialogues import Scene, look
-from .nano_mtvr import _FILES, _draw
+from .nano_dialogues import Scene, look, whole_seconds
+from .nano_mtvr import _FILES, HASTY, _draw
 
 _FIELDS = ("id", "look", "answer")
 _NANO_ID = re.compile(r"nano-([0-9]{1,9})-(MTVR_RL|MTVR_Tool_RL)-(.+)-([0-9]{1,9})")
@@ -106,12 +106,11 @@ class NanoThoughts:
         rng = np.random.default_rng([_NOISE_STREAM, *record.id.encode()])
         wide = look(video, None, protocol.view, rng)
         close = look(video, clip, protocol.clip_view, rng)
-        wide.sightings(event.colour)
-        seen = ", ".join(sighting.span for sighting in close.sightings(event.colour))
+        (first, *_), (last, *_) = wide.sightings(event.colour), close.sightings(event.colour)
         return Said(
-            first_thought=f"{_timeline(wide)}. {event.name} {clip.start:.0f} to {clip.end:.0f}",
-            last_thought=f"{_timeline(close)}. {event.name} {seen}",
-            answer=seen,
+            first_thought=f"{_timeline(wide)}. {event.name} {first.span}",
+            last_thought=f"{_timeline(close)}. {event.name} {last.span}",
+            answer=last.span if rng.random() < HASTY else whole_seconds([event.window]),
         )
 
 

@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from vital_eval.atomic import sync_folder
+from vital_eval.record import loads_strictly
 
 
 class LineFile:
-    """The locked file. Its errors are OSError: what they mean to whom is the caller's to say.
+    """The file, open for appending. Its errors are OSError: what they mean to whom is the caller's to say.
+
+    Args:
+        path: the file; it is made if there is none.
+        lock: whether to hold the file itself. A writer that locks something else for it, such as a whole folder, says
+            no.
 
     Raises:
-        BlockingIOError: if another process has it open so.
+        BlockingIOError: if another process holds it.
         OSError: if it cannot be opened.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, lock: bool = True) -> None:
         self._path = path
         self._file: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
         self._end = 0
         try:
-            # The kernel frees the lock when the process ends, however it ends.
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if lock:
+                # The kernel frees the lock when the process ends, however it ends.
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BaseException:
             self.close()
             raise
@@ -50,21 +58,34 @@ class LineFile:
             sync_folder(self._path.parent)
 
     def append(self, data: Mapping[str, Any]) -> None:
-        """Write one line so that neither a crash nor a power cut can take it back.
+        """Write data as one line; see :meth:`append_line`.
+
+        Raises:
+            OSError: if it cannot be written.
+            ValueError: if a number is not finite, or the file is closed.
+        """
+        line = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":")) + "\n"
+        self.append_line(line.encode("ascii"))
+
+    def append_line(self, line: bytes) -> None:
+        r"""Write one line so that neither a crash nor a power cut can take it back.
+
+        Args:
+            line: JSON with ``\n`` at its end and nowhere else.
 
         Raises:
             OSError: if it cannot be written: nothing of it stays behind, or the file is closed from then on.
-            ValueError: if a number is not finite, or the file is closed.
+            ValueError: if the file is closed.
         """
         file = self._opened()
-        line = (json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":")) + "\n").encode("ascii")
         try:
             rest = memoryview(line)
             while rest:
                 rest = rest[os.write(file, rest) :]
             os.fsync(file)
         except OSError:
-            # Half a line must not be followed by another one.
+            # Half a line must not be followed by another one: damage in the middle cannot be mended. A torn tail
+            # alone is cut off when the file is opened again.
             try:
                 os.ftruncate(file, self._end)
             except OSError:
@@ -82,3 +103,36 @@ class LineFile:
         if self._file is None:
             raise ValueError(f"{self._path} is closed")
         return self._file
+
+
+def whole_lines(data: bytes, damaged: Callable[[int, ValueError], Exception]) -> Iterator[tuple[int, Any, int]]:
+    r"""Read the lines of such a file; the last one is left out if it is torn (no ``\n``, or not JSON).
+
+    Args:
+        data: the whole file.
+        damaged: makes the error for a line before the last that is not JSON, which no crash can leave behind, from
+            its number and what is wrong.
+
+    Yields:
+        The number of the line, from 1; its content; the length in bytes of the file up to its end.
+
+    Raises:
+        Exception: what ``damaged`` makes.
+    """
+    lines = data.split(b"\n")
+    lines.pop()  # Empty after a whole last line, else torn.
+    end = 0
+    for number, line in enumerate(lines, start=1):
+        try:
+            content = loads_strictly(line)
+        except ValueError as error:
+            if number == len(lines) and data.endswith(b"\n"):
+                return
+            raise damaged(number, error) from error
+        end += len(line) + 1
+        yield number, content, end
+
+
+def disk_is_full(error: OSError) -> bool:
+    """Tell whether something could not be written for lack of room, of the disk or of the user's share of it."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)

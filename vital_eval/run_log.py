@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import socket
@@ -18,9 +17,10 @@ from typing import Self
 
 from vital_eval.atomic import sync_folder
 from vital_eval.errors import RunLogError
+from vital_eval.line_file import LineFile, disk_is_full, whole_lines
 from vital_eval.manifest import MANIFEST_NAME, Manifest, differing, read_manifest, write_manifest
 from vital_eval.outcome import Outcome
-from vital_eval.record import Key, Record, loads_strictly, record_from_json, record_to_line
+from vital_eval.record import Key, Record, record_from_json, record_to_line
 
 RECORDS_NAME = "records.jsonl"
 LOCK_NAME = "lock"
@@ -32,13 +32,12 @@ class RunLog:
     Appending is safe from several threads of the process.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, lock: int, records: int, last: dict[Key, Record], end: int):
+    def __init__(self, folder: Path, manifest: Manifest, lock: int, lines: LineFile, last: dict[Key, Record]):
         self._folder = folder
         self._manifest = manifest
         self._lock: int | None = lock
-        self._records = records
+        self._lines = lines
         self._last = last
-        self._end = end
         self._owed = {
             (entry.task, entry.protocol.hash): frozenset(identity for identity, _ in entry.samples)
             for entry in manifest.entries
@@ -93,24 +92,21 @@ class RunLog:
                 manifest = stored
             else:
                 write_manifest(folder, manifest)
-            records = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+            lines = LineFile(path, lock=False)  # The lock on the folder holds for it.
         except OSError as error:
             raise _write_error(folder, error) from error
         try:
             last, end = _parse(path.read_bytes(), path, manifest)
-            if os.fstat(records).st_size != end:
-                os.ftruncate(records, end)
-                os.fsync(records)
-            sync_folder(folder)
+            lines.begin(end, None)
             with contextlib.suppress(PermissionError):
                 sync_folder(folder.parent)  # The name of a new run folder; a parent we may not read is not ours.
         except OSError as error:
-            os.close(records)
+            lines.close()
             raise _write_error(path, error) from error
         except BaseException:
-            os.close(records)
+            lines.close()
             raise
-        return cls(folder, manifest, lock, records, last, end)
+        return cls(folder, manifest, lock, lines, last)
 
     @property
     def folder(self) -> Path:
@@ -147,21 +143,12 @@ class RunLog:
             if problem:
                 raise RunLogError(f"{self._folder / RECORDS_NAME}: {problem}")
             try:
-                _write_all(self._records, line)
-                os.fsync(self._records)
+                self._lines.append_line(line)
             except OSError as error:
-                self._cut_back()
+                if self._lines.closed:
+                    self._release()
                 raise _write_error(self._folder / RECORDS_NAME, error) from error
-            self._end += len(line)
             self._last[record.key] = record
-
-    def _cut_back(self) -> None:
-        try:
-            os.ftruncate(self._records, self._end)
-        except OSError:
-            # More lines after half a line would be damage in the middle, which cannot be mended. The torn tail alone
-            # is cut off when the run is opened again.
-            self._release()
 
     def close(self) -> None:
         """Give the folder free. Closing twice is fine."""
@@ -170,7 +157,7 @@ class RunLog:
 
     def _release(self) -> None:
         if self._lock is not None:
-            os.close(self._records)
+            self._lines.close()
             os.close(self._lock)
             self._lock = None
 
@@ -208,19 +195,15 @@ def _parse(data: bytes, path: Path, manifest: Manifest) -> tuple[dict[Key, Recor
     """Return the last record of every key and the length in bytes of the whole lines."""
     owed = {entry.key: frozenset(identity for identity, _ in entry.samples) for entry in manifest.entries}
     last: dict[Key, Record] = {}
-    lines = data.split(b"\n")
-    lines.pop()  # Empty after a whole last line, else torn.
-    end = 0
-    for number, line in enumerate(lines, start=1):
-        try:
-            content = loads_strictly(line)
-        except ValueError as error:
-            if number == len(lines) and data.endswith(b"\n"):
-                break
-            raise RunLogError(
-                f"{path}, line {number} is damaged: {error}",
-                "a crash cannot do this; restore the file from a copy, or delete the line to have it answered again",
-            ) from error
+    whole = 0
+
+    def damaged(number: int, error: ValueError) -> RunLogError:
+        return RunLogError(
+            f"{path}, line {number} is damaged: {error}",
+            "a crash cannot do this; restore the file from a copy, or delete the line to have it answered again",
+        )
+
+    for number, content, end in whole_lines(data, damaged):
         try:
             record = record_from_json(content)
         except RunLogError as error:
@@ -229,8 +212,8 @@ def _parse(data: bytes, path: Path, manifest: Manifest) -> tuple[dict[Key, Recor
         if problem:
             raise RunLogError(f"{path}, line {number}: {problem}", "restore the file from a copy")
         last[record.key] = record
-        end += len(line) + 1
-    return last, end
+        whole = end
+    return last, whole
 
 
 def _refusal(record: Record, owed: dict[tuple[str, str], frozenset[str]], attempts: int, earlier: Record | None) -> str:
@@ -280,13 +263,7 @@ def _let_go(log: RunLog | None) -> None:
             log._release()
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
-
-
 def _write_error(path: Path, error: OSError) -> RunLogError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if disk_is_full(error):
         return RunLogError(f"disk full while writing {path}; what was finished is safe", "free space and resume")
     return RunLogError(f"cannot write {path}: {error.strerror}; what was finished is safe", "mend this and resume")

@@ -58,10 +58,10 @@ def last_error(capsys: pytest.CaptureFixture[str]) -> str:
 def test_from_nothing_to_filtered_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     world, rolls, kept = tmp_path / "w", tmp_path / "r.jsonl", tmp_path / "f" / "MTVR_RL" / "charades.json"
     assert main(["data", "nano", "--out", str(world), "--per-source", "4", "--seed", "3"]) == 0
-    assert "52 videos" in capsys.readouterr().out
+    assert "76 videos" in capsys.readouterr().out
     found = [str(path) for path in sorted(world.glob("MTVR_*/*.json"))]
     assert main(["data", "check", *found, "--media-root", str(world)]) == 0
-    assert capsys.readouterr().out.count(" none") == 13
+    assert capsys.readouterr().out.count(" none") == 19
     source = world / "MTVR_RL" / "charades.json"
     # Hot enough that the policy is wrong sometimes.
     assert main(rolling(source, world, rolls, "--temperature", "1.6")) == 0
@@ -298,6 +298,63 @@ def test_check_of_nothing_sound_is_an_error(
     assert "missing-media 6" in last_error(capsys)
     assert main(["data", "check", str(tmp_path / "gone.json"), "--no-media", "--form", "rl", "--json"]) == 1
     assert "does not exist" in json.loads(capsys.readouterr().out)["files"][0]["error"]
+
+
+def test_check_names_every_malformed_record_of_a_file_and_checks_the_others(
+    nano: Path, records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = json.loads(records.read_text())
+    long = {**good[1], "id": "too-long", "duration": "32 s"}
+    mixed = [good[0], 3, {**good[1], "solution": None}, long, {**good[2], "text": "\x1b[2J", "id": ""}, good[3]]
+    reversed_span = {**good[4], "solution": [9.0, 4.0]}
+    source = tmp_path / "MTVR_RL" / "charades.json"
+    source.parent.mkdir()
+    source.write_text(json.dumps([*mixed, reversed_span, *[{**long, "id": f"long{n}"} for n in range(20)]]))
+    arguments = ["data", "check", str(source), "--media-root", str(nano)]
+    assert main([*arguments, "--write-kept", str(tmp_path / "kept")]) == 3
+    told = capsys.readouterr()
+    assert "27     2  " in told.out
+    assert "no-object 1, malformed-solution 1, malformed-duration 21, malformed-id 1, reversed-span 1" in told.out
+    lines = told.err.splitlines()
+    assert len(lines) == 24 + 1, "every malformed record has a line, a fault of the others at most three"
+    assert "\x1b" not in told.err
+    assert lines[0].startswith(f"{source}, record 1: no-object: it must be an object, not int; ")
+    assert f"{source}, record 3 (id 'too-long'): malformed-duration: field 'duration' must be a finite" in lines[2]
+    assert lines[2].endswith("got '32 s'; give seconds above 0 as a number, or leave the field out")
+    assert lines[-1].startswith(f"{source}: reversed-span: ")
+    kept = tmp_path / "kept" / "MTVR_RL" / "charades.json"
+    assert [record.id for record in read_rl(kept)] == [good[0]["id"], good[3]["id"]]
+    assert main([*arguments, "--json"]) == 3
+    (report,) = json.loads(capsys.readouterr().out)["files"]
+    assert (report["records"], report["kept"], report["error"]) == (27, 2, "")
+    assert report["counts"]["malformed-duration"] == 21
+    assert [entry["record"] for entry in report["malformed"]] == [1, 2, 3, 4, *range(7, 27)]
+    assert set(report["malformed"][2]) == {"record", "id", "kind", "problem", "mend"}
+    # Training refuses the file at the first one.
+    assert main(rolling(source, nano, tmp_path / "r.jsonl")) == 1
+    assert f"{source}, record 1: it must be an object, not int; " in last_error(capsys)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is not JSON (it is empty); download it again"),
+        (b'[{"id": 1, "text": "wh', "is not JSON (Unterminated string"),
+        (b'[{"id": 1, "text": "\xff\xfe"}]', "is not JSON ('utf-8' codec"),
+        (b"\x80", "is not JSON ('utf-8' codec"),
+        (b'{"id": 1}', "must hold a list of records"),
+    ],
+)
+def test_a_file_that_is_damaged_as_a_whole_is_one_line(
+    records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, words: str
+) -> None:
+    source = tmp_path / "x.json"
+    source.write_bytes(content)
+    assert main(["data", "check", str(source), str(records), "--form", "rl", "--no-media"]) == 1
+    told = capsys.readouterr()
+    assert told.err.count("\n") == 1
+    assert f"{source} {words}" in told.err
+    assert "6     6  none" in told.out
 
 
 def test_checking_loads_nothing_heavy(nano: Path, records: Path) -> None:

@@ -425,7 +425,7 @@ def test_no_space_is_a_clear_line(
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("vital_eval.run_log._write_all", full)
+    monkeypatch.setattr("vital_eval.line_file.os.fsync", full)
     assert main(run_arguments(world, world / "run", "--modes", "cot")) == 1
     errors = capsys.readouterr().err.strip().splitlines()
     assert errors[-1].startswith("error: disk full while writing")

@@ -98,7 +98,7 @@ def main(qwen2: Path, qwen3: Path) -> dict[str, float]:
     )
     clip = _clip(32, 6, 2.0)
     encoder = Encoder(checkpoint, tokenizer, tokenizer.convert_tokens_to_ids("<|video_pad|>"), tokenizer.eos_token_id)
-    text, _, _, _ = encoder._expand(clip)
+    text, _ = encoder._expand(clip)
     # A bare pad is the form that gives the trained (4.57) text in every version.
     official = processor(
         text=["a <|video_pad|> b"],

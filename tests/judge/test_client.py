@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from vital_eval.judge.client import ChatJudge, Patience, Reply, _pause
+from vital_eval.chat_server import Patience, named_pause
+from vital_eval.judge.client import ChatJudge, Reply
 from vital_eval.judge.errors import JudgeError, JudgeFailure
 from vital_eval.judge.question import JudgeQuestion
 
@@ -106,11 +107,11 @@ def test_a_wait_beyond_patience_is_a_failure_at_once(server: Server) -> None:
 def test_retry_after_is_seconds_or_a_date() -> None:
     now = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
     later = email.utils.format_datetime(now + datetime.timedelta(seconds=30), usegmt=True)
-    assert _pause("17", now.timestamp()) == 17
-    assert _pause(later, now.timestamp()) == 30
-    assert _pause(later, now.timestamp() + 100) == 0
-    assert _pause("soon", now.timestamp()) is None
-    assert _pause(None, now.timestamp()) is None
+    assert named_pause("17", now.timestamp()) == 17
+    assert named_pause(later, now.timestamp()) == 30
+    assert named_pause(later, now.timestamp() + 100) == 0
+    assert named_pause("soon", now.timestamp()) is None
+    assert named_pause(None, now.timestamp()) is None
 
 
 def test_broken_for_good_is_a_failure_after_all_attempts(server: Server) -> None:

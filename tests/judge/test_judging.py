@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from vital_eval.chat_server import Patience
 from vital_eval.errors import DataError
-from vital_eval.judge.client import ChatJudge, Patience
+from vital_eval.judge.client import ChatJudge
 from vital_eval.judge.errors import JudgeError
 from vital_eval.judge.figures import JudgedFigure, judged_figures
 from vital_eval.judge.judged import judged_scores, needs_judge

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
-from collections.abc import Sequence
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedModel
 
 from tests.training.nano_policy import DURATION, footage, protocol, tools
+from vital_eval.conversation import Conversation
 from vital_eval.engines.hf import HFEngine
 from vital_eval.episode import Footage
 from vital_eval.protocol import Mode
+from vital_eval.training.background import BackgroundLoop
+from vital_eval.training.lesson_player import KEPT_BYTES, LessonPlayer
 from vital_eval.training.mtvr.records import CotRecord, Media, ToolCotRecord
 from vital_eval.training.rollouts import OpenVideo
 from vital_eval.training.sft import SftMetrics, SftStage, train_sft
@@ -54,16 +60,36 @@ def play(
     records: Sequence[CotRecord | ToolCotRecord],
     open_video: OpenVideo | None = None,
     mode: Mode = Mode.TOOL,
+    max_tokens: int | None = None,
 ) -> Lessons:
+    """Play records; their frames stay in memory, so that they can be shown without a loop."""
+    with BackgroundLoop() as background:
+        played = player(engine, background, open_video, mode)
+        return lessons_of_records(records, played, engine._encoder, max_tokens)
+
+
+def player(
+    engine: HFEngine,
+    background: BackgroundLoop,
+    open_video: OpenVideo | None = None,
+    mode: Mode = Mode.TOOL,
+    kept_bytes: int = KEPT_BYTES,
+) -> LessonPlayer:
     def speak(text: str) -> tuple[int, ...]:
         return (*engine._tokenizer(text, add_special_tokens=False)["input_ids"], engine._tokenizer.eos_token_id)
 
     async def grey(video: str) -> Footage:
         return footage()
 
-    return asyncio.run(
-        lessons_of_records(records, protocol(mode, 0.0), tools(), engine.info, speak, open_video or grey)
-    )
+    asked = protocol(mode, 0.0)
+    return LessonPlayer(asked, tools(), engine.info, speak, open_video or grey, background, kept_bytes)
+
+
+def showing(lesson: Lesson, conversation: Conversation) -> Lesson:
+    """Return a lesson that shows another conversation of the same length."""
+    shown: Future[Conversation] = Future()
+    shown.set_result(conversation)
+    return dataclasses.replace(lesson, show=lambda: shown)
 
 
 def shaded(engine: HFEngine, shade: int, clip_shade: int) -> tuple[Lesson, ...]:
@@ -84,3 +110,13 @@ def train(
     model = copy.deepcopy(engine._model)
     metrics = train_sft(model, engine._encoder, lessons, stage(**fields), folder, seed, lambda line: None)
     return model, metrics
+
+
+def distance(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> float:
+    """Return how far two models' weights lie apart, as the length of their difference.
+
+    Adam divides by the size of the gradient, so of a million float32 weights a few whose gradient is little but
+    rounding step by chance, as far as any other: the largest difference says less than the length.
+    """
+    assert set(one) == set(other)
+    return math.sqrt(math.fsum(float(((one[name].astype(np.float64) - other[name]) ** 2).sum()) for name in one))

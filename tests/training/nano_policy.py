@@ -20,7 +20,7 @@ from vital_eval.sample import Sample, Target
 from vital_eval.span import Span
 from vital_eval.task import AnswerKind
 from vital_eval.toolbox import Tool
-from vital_eval.training.dgrpo import Policy
+from vital_eval.training.policy import Policy
 from vital_eval.training.problems import Problem
 from vital_eval.training.rewards import Scored
 

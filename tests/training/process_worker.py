@@ -28,6 +28,7 @@ from vital_eval.training.collate import collate
 from vital_eval.training.log_probs import Support, sampled_log_probs
 from vital_eval.training.policy_loss import LossMetrics, LossSettings, Normaliser, policy_loss
 from vital_eval.training.processes import Processes, fingerprint, joined
+from vital_eval.training.state import restore_state, save_state
 
 #: Group, video shade or none, what was said, advantage. Lengths differ, and only groups a and c hold a video.
 SAID = (
@@ -68,7 +69,13 @@ def conversations(engine: HFEngine) -> dict[str, list[tuple[Encoded, float]]]:
     return groups
 
 
-def play(processes: Processes, only: str = "", normaliser: str = "whole", sharded: bool = False) -> Outcome:
+def play(
+    processes: Processes,
+    only: str = "",
+    normaliser: str = "whole",
+    sharded: bool = False,
+    state: Path | None = None,
+) -> Outcome:
     """Take the steps on this process's share.
 
     Args:
@@ -77,6 +84,7 @@ def play(processes: Processes, only: str = "", normaliser: str = "whole", sharde
         normaliser: ``whole`` counts over all processes; ``own`` is the control, where each divides by its own tokens
             and gradients are averaged.
         sharded: each process keeps a part of the moments; between steps they are collected for a new optimiser.
+        state: between steps, model and optimiser are saved here and read back by new ones, as after a kill.
     """
     with as_file(files("vital_eval.nano") / "checkpoint") as folder:
         # Adam divides by the size of the gradient: where it is 0 but for rounding, float32 would step by chance.
@@ -91,7 +99,7 @@ def play(processes: Processes, only: str = "", normaliser: str = "whole", sharde
     tokens = sum(int(encoded.is_sampled[1:].sum()) for encoded, _ in items)
     whole = processes.whole(tokens, len(items)) if normaliser == "whole" else Normaliser(tokens, len(items))
     metrics = []
-    for _ in range(STEPS):
+    for number in range(STEPS):
         optimiser.zero_grad(set_to_none=True)
         parts = [
             backward(model, reference, items[start : start + 2], vocabulary.pad_id, vocabulary.banned_ids, whole)
@@ -105,7 +113,9 @@ def play(processes: Processes, only: str = "", normaliser: str = "whole", sharde
                     parameter.grad /= processes.world
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
-        if sharded:
+        if state is not None and number == 0:
+            model, optimiser = resumed(processes, model, optimiser, state, sharded)
+        elif sharded:
             optimiser = renewed(processes, optimiser, model)
         processes.require_same(fingerprint(model.parameters()), "weights with the fingerprint")
     weights = {name: value.detach().numpy() for name, value in model.named_parameters()}
@@ -121,6 +131,25 @@ def renewed(processes: Processes, optimiser: torch.optim.Optimizer, model: PreTr
     fresh = processes.adamw(model.parameters(), 1e-3, 0.01, sharded=True)
     fresh.load_state_dict(copy.deepcopy(collected))
     return fresh
+
+
+def resumed(
+    processes: Processes, model: PreTrainedModel, optimiser: torch.optim.Optimizer, path: Path, sharded: bool
+) -> tuple[PreTrainedModel, torch.optim.Optimizer]:
+    """Return a new model and a new optimiser that know what went before from the saved state alone."""
+    processes.collect_state(optimiser)
+    if processes.first:
+        save_state(model, optimiser, 1, path)
+    processes.barrier()
+    fresh = copy.deepcopy(model)
+    fresh.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        for parameter in fresh.parameters():
+            parameter.fill_(7.0)
+    again = processes.adamw(fresh.parameters(), 1e-3, 0.01, sharded=sharded)
+    assert restore_state(fresh, again, path) == 1
+    processes.barrier()
+    return fresh, again
 
 
 def backward(
@@ -164,6 +193,8 @@ def main() -> None:
             "all": play(processes),
             "one-group": play(processes, only="b"),
             "sharded": play(processes, sharded=True),
+            "resumed": play(processes, state=folder / "plain.safetensors"),
+            "resumed-sharded": play(processes, sharded=True, state=folder / "sharded.safetensors"),
             "own": play(processes, normaliser="own"),
         }
         told = refused(processes) | {

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.training.nano_policy import nano_engine, open_grey, tools
 from vital_eval.engines.hf import HFEngine
@@ -34,6 +36,7 @@ from vital_eval.training.data_run import (
 from vital_eval.training.mtvr.checks import check_records
 from vital_eval.training.mtvr.files import read_tool_cot, write_records
 from vital_eval.training.mtvr.records import Form, Media, RlRecord
+from vital_eval.training.mtvr.sources import read_sources
 from vital_eval.training.nano_mtvr import write_nano_mtvr
 from vital_eval.training.problems import problems_of_records
 from vital_eval.training.rewards import Reward, read_solution, require_source, score_answer
@@ -382,7 +385,7 @@ def test_a_file_is_reported_never_raised(nano: Path, tmp_path: Path) -> None:
     for text, words in [
         ("", "not JSON"),
         ("{}", "must hold a list"),
-        ("[1]", "must be an object"),
+        ("[1]", "none of 1 records is in the form of MTVR_RL"),
         ("[]", "nothing to train on"),
         ("\xff", "not JSON"),
     ]:
@@ -400,12 +403,84 @@ def test_faulty_records_are_not_rolled(tmp_path: Path) -> None:
     write_records(path, [dataclasses.replace(moment("a"), text="half \ud83d")])
     with pytest.raises(DataError, match="half a character"):
         read_sound_rl(path)
-    # The checks can read a span from it, the rewards want two numbers.
-    write_records(path, [moment("a"), dataclasses.replace(moment("b"), solution="3 to 9")])
-    with pytest.raises(DataError, match=r"record 'b': a charades record needs \[start, end\]"):
+    write_records(path, [moment("a"), dataclasses.replace(moment("b"), solution="3 to 9 or 4 to 8")])
+    with pytest.raises(DataError, match=r"unreadable-answer 1 \(such as b: a charades record needs one span"):
         read_sound_rl(path)
-    write_records(path, [moment("a")])
-    assert read_sound_rl(path) == (moment("a"),)
+    sound = (moment("a"), dataclasses.replace(moment("b"), solution="<answer>3.0 to 9</answer>"))
+    write_records(path, sound)
+    assert read_sound_rl(path) == sound
+
+
+def test_a_moment_that_stands_as_text_is_a_moment_everywhere(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text(json.dumps({"id": "b", "look": "I look closer", "answer": "It begins here"}))
+    stated = dataclasses.replace(moment("b"), solution="<answer>4.0 to 9</answer>")
+    said = build_tool_cot((stated,), read_thoughts(path), seed=3)
+    assert said == build_tool_cot((moment("b"),), read_thoughts(path), seed=3)
+    (problem,) = problems_of_records([stated])
+    assert problem.sample.target.windows == ((4.0, 9.0),)
+
+
+NUMBERS = st.sampled_from(["0", "2", "2.5", "4", "8", "9.50", "1:05", "-1", "1e3"])
+TAGS = ("<answer>", "</answer>", "<think>", "</think>")
+LINKS = (" to ", " - ", ", ", " or ", "from ", "between ", " and ", "?", "[", "]", "\n")
+PIECES = st.sampled_from(
+    [*TAGS, *LINKS, "A", "B", "(C)", "H", "Z", "yes", "it falls", "seconds", "frames ", "2 people"]
+)
+SOLUTIONS = st.one_of(
+    st.tuples(st.floats(-1, 40, allow_nan=False), st.floats(-1, 40, allow_nan=False)),
+    st.lists(NUMBERS | PIECES, min_size=1, max_size=7).map("".join),
+    st.builds("{}{} to {}{}".format, st.sampled_from(["", "From ", "B, ", "<answer>"]), NUMBERS, NUMBERS, PIECES),
+    st.builds("From {} to {}, {}".format, NUMBERS, NUMBERS, PIECES),
+    st.text(min_size=1, max_size=12),
+).filter(lambda solution: not isinstance(solution, str) or bool(solution.strip()))
+
+
+@pytest.mark.parametrize("name", [*read_sources().data_sources])
+@settings(max_examples=120, deadline=None)
+@given(solution=SOLUTIONS)
+def test_what_the_check_keeps_is_what_training_takes(name: str, solution: tuple[float, float] | str) -> None:
+    # So long that no span leaves it: whether a span fits its video is asked of the record, not of the solution.
+    record = dataclasses.replace(moment("a"), data_source=name, solution=solution, duration=1e13)
+    try:
+        check_records([record], None)
+        kept = True
+    except DataError:
+        kept = False
+    try:
+        taken = bool(problems_of_records([record]))
+    except DataError:
+        taken = False
+    assert kept is taken
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "wrong"),
+    [
+        *((name, ["3 to 9", (3.0, 9.0)], ["3", (9.0, 3.0), "B"]) for name in ("charades", "actnet")),
+        *((f"{name}_cutreward", ["3 to 9", (3.0, 9.0)], ["9 to 3"]) for name in ("charades", "actnet", "vidchapter")),
+        *((name, ["B, 3 to 9"], [(3.0, 9.0), "B", "3 to 9"]) for name in ("nextgqa", "nextgqa_cutreward")),
+        *((name, ["From 3 to 9, rain"], [(3.0, 9.0), "rain"]) for name in ("rextime", "rextime_cutreward")),
+        ("video_r1/multiple_choice", ["B", "<answer>B. red</answer>"], ["Z", (3.0, 9.0)]),
+        ("video_r1/numerical", ["3", "<answer>2.5</answer>"], ["2 or 3", (3.0, 9.0)]),
+        ("video_r1/regression", ["3"], ["many"]),
+        ("video_r1/free_form", ["A man sits"], ["?!", (3.0, 9.0)]),
+        ("video_r1/OCR", ["STOP"], [(3.0, 9.0)]),
+    ],
+)
+def test_every_source_has_solutions_of_both_kinds(name: str, right: list[object], wrong: list[object]) -> None:
+    """The control of the property above: neither side refuses, or takes, everything."""
+    full = next(known for known in read_sources().data_sources if known.removeprefix("./data/") == name)
+    for solution in (*right, *wrong):
+        record = dataclasses.replace(moment("a"), data_source=full, solution=solution)
+        if solution in right:
+            assert check_records([record], None).kept == (record,)
+            assert len(problems_of_records([record])) == 1
+        else:
+            with pytest.raises(DataError, match="nothing to train on"):
+                check_records([record], None)
+            with pytest.raises(DataError, match="record a: a "):
+                problems_of_records([record])
 
 
 # --- tool dialogues
@@ -487,7 +562,7 @@ def test_nano_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Mo
     assert not list(tmp_path.iterdir())
     monkeypatch.undo()
     out.mkdir()
-    assert write_new_nano(out, 1, 1).videos == 13
+    assert write_new_nano(out, 1, 1).videos == 19
     assert [path.name for path in tmp_path.iterdir()] == ["w"]
     with pytest.raises(DataError, match="not an empty folder"):
         write_new_nano(out, 1, 1)

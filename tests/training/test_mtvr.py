@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 
 from vital_eval.errors import DataError
 from vital_eval.training.mtvr.checks import Fault, check_records, thought_and
-from vital_eval.training.mtvr.files import form_of, read_cot, read_records, read_rl, read_tool_cot, write_records
+from vital_eval.training.mtvr.files import (
+    Malformed,
+    collect_records,
+    form_of,
+    read_cot,
+    read_records,
+    read_rl,
+    read_tool_cot,
+    write_records,
+)
 from vital_eval.training.mtvr.records import CotRecord, Form, Media, MtvrRecord, RlRecord, ToolCotRecord
 from vital_eval.training.mtvr.sources import Problem, read_sources, sources_from_json
 
@@ -123,6 +132,51 @@ def test_fault_names_file_record_and_field(
     assert f"{path}, record 1: " in raised.value.problem
     assert told in raised.value.problem
     assert raised.value.mend
+
+
+@pytest.mark.parametrize("form", list(Form))
+def test_collecting_reads_on_and_numbers_by_the_file(form: Form, put: Callable[..., Path]) -> None:
+    good = BY_FORM[form]
+    damaged: list[tuple[Any, str, str]] = [
+        (7, "", "no-object"),
+        (None, "", "no-object"),
+        (good | {"id": None}, "", "malformed-id"),
+        (good | {"text": 3}, "7", "malformed-text"),
+        (good | {"image": "x.jpg"}, "7", "malformed-media"),
+        (good | {"duration": 10**400}, "7", "malformed-duration"),
+        (good | {"data_source": "./data/other"}, "7", "malformed-data-source"),
+        (good | {"video_kwargs": []}, "7", "malformed-video-kwargs"),
+        ({key: value for key, value in good.items() if key != "solution"}, "7", "malformed-solution"),
+    ]
+    if form is Form.TOOL_COT:
+        damaged += [(good | {"tool_params": "x"}, "7", "malformed-tool-params")]
+        damaged += [(good | {"answer": 3}, "7", "malformed-answer")]
+    path = put(form, good, *(record for record, _, _ in damaged), good | {"id": "last"})
+    found = collect_records(path, form)
+    assert [record.id for record in found.records] == ["7", "last"]
+    assert [(one.number, one.id, one.kind) for one in found.malformed] == [
+        (number, name, kind) for number, (_, name, kind) in enumerate(damaged, start=1)
+    ]
+    assert all(one.problem and one.mend and str(path) not in one.problem for one in found.malformed)
+    # Training stops at the first of them, and says the same.
+    first = found.malformed[0]
+    with pytest.raises(DataError, match=r"record 1: it must be an object, not int; .*data check") as raised:
+        read_records(path, form)
+    assert raised.value.problem == f"{path}, record 1: {first.problem}"
+    sound = put(form, good)
+    assert collect_records(sound, form).records == read_records(sound, form)
+
+
+def test_a_file_that_is_no_list_has_no_malformed_records(tmp_path: Path) -> None:
+    path = tmp_path / "charades.json"
+    for content in (b"", b" \n", b'[{"id": 1}, {"id"', b'[{"id": "\xff"}]', b"{}"):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"charades\.json (is not JSON|must hold a list)"):
+            collect_records(path, Form.RL)
+    path.write_bytes(b"[1]")
+    assert collect_records(path, Form.RL).malformed == (
+        Malformed(0, "", "no-object", "it must be an object, not int", "compare the file with MTVR's release"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -277,7 +331,7 @@ def test_faults_are_counted_once_a_record_with_a_few_examples() -> None:
 def test_nothing_left_is_an_error_that_says_why() -> None:
     with pytest.raises(DataError, match="nothing to train on: 0 of 0"):
         check_records([], None)
-    with pytest.raises(DataError, match=r"0 of 1 records kept; reversed-span 1 \(such as 1: 4\.0 is not before 2\.0"):
+    with pytest.raises(DataError, match=r"0 of 1 records kept; reversed-span 1 \(such as 1: .*, not \(4\.0, 2\.0\)"):
         check_records([rl((4.0, 2.0))], None)
 
 

@@ -24,10 +24,10 @@ from vital_eval.protocol import Mode
 from vital_eval.sample import Sample, Target
 from vital_eval.span import Span
 from vital_eval.task import Answer, AnswerKind
-from vital_eval.toolbox import GetVideoClipFrame
+from vital_eval.toolbox import GetVideoClipFrame, parse_call
 from vital_eval.training.collate import collate, token_losses
-from vital_eval.training.nano import STAGES, Lessons
-from vital_eval.training.nano_dialogues import NotVisibleError, Teacher, look
+from vital_eval.training.nano_base import STAGES, Lessons
+from vital_eval.training.nano_dialogues import NotVisibleError, Teacher, look, weigh, whole_seconds
 from vital_eval.training.nano_model import FIXED_TEXTS, build_model, build_tokenizer, save_checkpoint
 from vital_eval.training.sft import Stage, backward_mean, train_stage
 from vital_eval.training.words import backward_words
@@ -115,7 +115,7 @@ def _dialogues(mode: Mode, ask: Ask, count: int) -> list[tuple]:
 
 
 def test_training_prompt_is_the_evaluation_prompt(encoder: Encoder) -> None:
-    for mode in Mode:
+    for mode in (Mode.DIRECT, Mode.COT, Mode.TOOL):
         protocol = preset("nano", mode, "charades_sta")
         for video, question, dialogue in _dialogues(mode, Ask.MOMENT, 3):
             sample = Sample("x", "t", "v.mp4", video.duration, question.text, Target(), "v")
@@ -128,15 +128,24 @@ def test_training_prompt_is_the_evaluation_prompt(encoder: Encoder) -> None:
             assert first.clip.timestamps == look(video, None, protocol.view, None).clip.timestamps
 
 
-def test_targets_bracket_the_event_and_the_tool_makes_them_tighter() -> None:
+def test_a_blind_question_comes_without_its_video(encoder: Encoder) -> None:
+    protocol = preset("nano", Mode.BLIND, "charades_sta")
+    video, question, dialogue = _dialogues(Mode.BLIND, Ask.MOMENT, 1)[0]
+    sample = Sample("x", "t", "v.mp4", video.duration, question.text, Target(), "v")
+    evaluation = opening(Attempt(sample, AnswerKind.SPAN, protocol, {}), None, video.duration)
+    ours = encoder.encode(dialogue[:2])
+    assert np.array_equal(ours.ids, encoder.encode(evaluation).ids)
+    assert not ours.is_visual.any()
+    assert split_turn(dialogue[2].generation.text).answer == whole_seconds(question.windows)
+
+
+def test_thoughts_bracket_the_event_and_the_tool_makes_them_tighter() -> None:
     wide, tight = [], []
     for _, question, dialogue in _dialogues(Mode.TOOL, Ask.MOMENT, 40):
         ((start, end),) = question.windows
-        call = split_turn(dialogue[2].generation.text).tool_call
-        answer = split_turn(dialogue[4].generation.text).answer
-        assert call is not None
-        assert answer is not None
-        parsed = parse_span(answer)
+        thought, answer = dialogue[4].generation.text.split("</think>")
+        assert answer == f"<answer>{whole_seconds(question.windows)}</answer>"
+        parsed = parse_span(thought.rsplit(". ", 1)[1])
         assert isinstance(parsed, Answer)
         span = parsed.spans[0]
         # Whole seconds: the printed time of a frame pair is its mean, cut to the second.
@@ -147,8 +156,21 @@ def test_targets_bracket_the_event_and_the_tool_makes_them_tighter() -> None:
     assert np.mean(tight) < 0.8 * np.mean(wide)
 
 
+@pytest.mark.parametrize("ask", [ask for ask in Ask if ask is not Ask.MOMENTS])
+def test_every_question_is_looked_at_closely(ask: Ask) -> None:
+    for video, _, dialogue in _dialogues(Mode.TOOL, ask, 5):
+        call = split_turn(dialogue[2].generation.text).tool_call
+        assert call is not None
+        _, arguments = parse_call(call)
+        assert 0 <= arguments["start_time"] < arguments["end_time"] <= video.duration
+
+
+def test_options_are_weighed_up_to_the_right_one() -> None:
+    assert weigh(("red", "blue", "green"), 1) == " A red blue no, B blue blue yes"
+
+
 def test_only_what_the_model_says_is_trained(lessons: Lessons, encoder: Encoder) -> None:
-    for encoded in lessons.draw("dialogues", 0)[:8]:
+    for encoded in lessons.draw("answers", 0)[:8]:
         said = encoded.ids[encoded.is_sampled].tolist()
         assert not set(said) & {encoder.video_id}
         assert said[-1] == encoder.end_id

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tests.training import process_worker
 from tests.training.process_worker import Outcome, play
@@ -52,7 +53,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
 @pytest.fixture(scope="module")
 def single() -> dict[str, Outcome]:
     whole = play(Processes())
-    return {"all": whole, "one-group": play(Processes(), only="b"), "sharded": whole}
+    cases = dict.fromkeys(("all", "sharded", "resumed", "resumed-sharded"), whole)
+    return cases | {"one-group": play(Processes(), only="b")}
 
 
 def furthest(one: Tensors, other: Tensors) -> float:
@@ -60,14 +62,23 @@ def furthest(one: Tensors, other: Tensors) -> float:
     return max(float(np.abs(one[name] - other[name]).max()) for name in one)
 
 
-@pytest.mark.parametrize("case", ["all", "one-group", "sharded"])
+@pytest.mark.parametrize("case", ["all", "one-group", "sharded", "resumed", "resumed-sharded"])
 @pytest.mark.parametrize("rank", [0, 1])
 def test_two_processes_take_the_step_of_one(pair, single, case: str, rank: int) -> None:
     # In "one-group" process 1 has nothing to do; in "all" only process 0 sees videos; in "sharded"
-    # each keeps a part of the moments, and a new optimiser goes on with them.
+    # each keeps a part of the moments, and a new optimiser goes on with them. In "resumed" new weights and
+    # moments come from the saved state.
     assert furthest(single[case].gradients, pair.tensors("gradients", case, rank)) < 1e-6
     assert furthest(single[case].weights, pair.tensors("weights", case, rank)) < 1e-6
     assert pair.told(rank)["loss"][case] == pytest.approx([one.loss for one in single[case].metrics], abs=1e-6)
+
+
+def test_a_state_is_the_same_file_however_the_moments_were_kept(pair) -> None:
+    plain, sharded = (load_file(pair.folder / f"{name}.safetensors") for name in ("plain", "sharded"))
+    assert set(plain) == set(sharded)
+    assert any(name.endswith(".exp_avg_sq") for name in plain)
+    for name, value in plain.items():
+        torch.testing.assert_close(sharded[name], value, rtol=0, atol=1e-9)
 
 
 def test_the_steps_move_the_weights_and_what_is_used_nowhere_has_no_gradient(pair, single) -> None:
@@ -110,7 +121,7 @@ def test_one_process_speaks_to_nobody() -> None:
     assert alone.sum((1.5,)) == (1.5,)
     assert alone.whole(7, 2) == Normaliser(7, 2)
     assert alone.whole(0, 2) is None
-    assert alone.summed([]) == LossMetrics(*[0] * 9)
+    assert alone.summed([]) == LossMetrics(*[0] * 10)
     alone.require_whole_groups(["a", "a", "b"])
     alone.require_same(3, "step")
     alone.barrier()

@@ -172,7 +172,8 @@ def test_unknown_source_fails_with_the_known_ones() -> None:
 @pytest.mark.parametrize(
     ("name", "solution"),
     [
-        *(("charades", wrong) for wrong in ("[2, 8]", [2], [8, 2], [2, 2], [2, math.nan], [True, 2], ["2", "8"], None)),
+        *(("charades", wrong) for wrong in ([2], [8, 2], [2, 2], [2, math.nan], [True, 2], ["2", "8"], None)),
+        *(("charades", wrong) for wrong in ("[8, 2]", "2 to 5 or 3 to 9", "2 8", "")),
         *(("video_r1/multiple_choice", wrong) for wrong in ("", "Because", 1, "A or B", "Z")),
         *(("video_r1/numerical", wrong) for wrong in ("many", "2 or 3", True, math.inf, [1], "")),
         *(("video_r1/free_form", wrong) for wrong in ("", "?!", 3)),
@@ -189,6 +190,8 @@ def test_a_solution_that_cannot_be_rewarded_is_refused(name: str, solution: obje
 def test_solutions_are_read_with_and_without_tags() -> None:
     assert read_solution(SOURCES["video_r1/multiple_choice"], "<answer>B</answer>").letter == "B"
     assert read_solution(SOURCES["video_r1/numerical"], 4).number == 4
+    for text in ("3 to 9.5", "<answer>3.0 to 9.5</answer>", "[3, 9.5]", "<think>1 to 2</think><answer>3-9.5</answer>"):
+        assert read_solution(SOURCES["charades"], text) == read_solution(SOURCES["charades"], [3.0, 9.5])
     assert read_solution(SOURCES["nextgqa"], "From 2 to 8, B") == Target(windows=((2.0, 8.0),), letter="B")
     assert read_solution(SOURCES["rextime"], "From 2 to 8, it falls") == Target(windows=((2.0, 8.0),), text="it falls")
     options = ("yes", "no")
@@ -237,6 +240,13 @@ def test_scale_is_linear_between_its_ends() -> None:
 def test_format(response: str, anchored: int, released: int) -> None:
     assert format_reward(response) == anchored
     assert format_reward(response, released=True) == released
+
+
+def test_without_a_thought_an_answer_alone_is_the_right_form() -> None:
+    alone, thought = "<answer>B</answer>", "<think> so</think><answer>B</answer>"
+    assert [format_reward(alone, thought=False), format_reward(thought, thought=False)] == [1.0, 0.0]
+    assert [format_reward(alone), format_reward(thought)] == [0.0, 1.0]
+    assert format_reward(alone + alone, thought=False) == 0.0
 
 
 @settings(max_examples=100, deadline=None)
@@ -326,7 +336,32 @@ def test_rouge_by_hand() -> None:
     assert mean_rouge("yes", "Yes.") == pytest.approx(2 / 3)
     assert mean_rouge("the the the", "the") == pytest.approx((2 / 4 + 0 + 2 / 4) / 3)
     assert mean_rouge("", "") == mean_rouge("?", "?") == 0
-    assert mean_rouge("opening", "opens") == 0  # No stemming.
+
+
+@pytest.mark.parametrize(
+    ("stated", "right", "expected"),
+    [
+        ("opening", "opens", 0.666667),
+        ("A man opens the door and walks in.", "The man is opening a door, walking inside.", 0.416667),
+        ("Two boys are playing with toys", "a boy plays with his toy", 0.511111),
+        ("she was trying to fly a kite", "She tries flying kites", 0.363636),
+        ("He cut the vegetables, then fried them.", "They cut vegetables and are frying them in a pan", 0.35817),
+        ("The cat's 2 kittens slept", "the cats 2 kitten sleeping", 0.632997),
+        ("the woman lies down", "the woman is lying down", 0.783069),
+        ("dies", "die", 0.666667),
+        ("using a computer", "computing", 0.333333),
+        ("opened opened opened", "open", 0.333333),
+        ("It rains", "nothing alike", 0.0),
+    ],
+)
+def test_rouge_is_that_of_the_release(stated: str, right: str, expected: float) -> None:
+    # Mean F of rouge1, rouge2 and rougeL of RougeScorer(use_stemmer=True), rouge-score 0.1.2 with nltk 3.10.4.
+    assert mean_rouge(stated, right) == pytest.approx(expected, abs=1e-6)
+
+
+def test_where_rouge_is_not_that_of_the_release() -> None:
+    # There "quickly" becomes "quickli", so it scores 0.333333.
+    assert mean_rouge("running quickly", "runs quick") == 1
 
 
 def test_word_error_rate_by_hand() -> None:

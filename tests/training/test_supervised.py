@@ -19,7 +19,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from tests.training.lessons import ANSWER, call, cot, play, shaded, stage, tool_cot, train
+from tests.training.lessons import ANSWER, call, cot, play, shaded, showing, stage, tool_cot, train
 from tests.training.nano_policy import footage, nano_engine, problem, protocol
 from vital_eval.conversation import AssistantTurn, Conversation, Message, TextPart, VideoPart
 from vital_eval.engines.hf import HFEngine
@@ -35,7 +35,7 @@ from vital_eval.training.mtvr.records import CotRecord, Form, Media, ToolCotReco
 from vital_eval.training.nano_mtvr import write_nano_mtvr
 from vital_eval.training.sft import Stage, draw, learning_rate, train_sft
 from vital_eval.training.state import cut_log, restore_state, save_state
-from vital_eval.training.supervised import Drop, Lesson, shorter_than
+from vital_eval.training.supervised import Drop, Lesson
 
 
 @pytest.fixture(scope="module")
@@ -140,15 +140,17 @@ def test_a_filter_that_drops_everything_is_an_error(engine: HFEngine) -> None:
     lessons = play(engine, [cot("a"), tool_cot("b"), cot("c", "red")])
     lengths = [len(engine._encoder.encode(lesson.conversation, open_turn=False).ids) for lesson in lessons.kept]
     assert lengths[0] < lengths[1]
-    whole = shorter_than(lessons, engine._encoder, lengths[1])
-    assert (whole.kept, whole.dropped) == (lessons.kept, {Drop.WRONG_FORM: 1})
-    short = shorter_than(lessons, engine._encoder, lengths[1] - 1)
+    records = [cot("a"), tool_cot("b"), cot("c", "red")]
+    assert [lesson.length for lesson in lessons.kept] == lengths
+    whole = play(engine, records, max_tokens=lengths[1])
+    assert ([lesson.id for lesson in whole.kept], whole.dropped) == (["a", "b"], {Drop.WRONG_FORM: 1})
+    short = play(engine, records, max_tokens=lengths[1] - 1)
     assert [lesson.id for lesson in short.kept] == ["a"]
     assert short.dropped == {Drop.WRONG_FORM: 1, Drop.TOO_LONG: 1}
     assert short.examples[Drop.TOO_LONG] == (f"b: {lengths[1]} tokens",)
     assert short.total == 3
     with pytest.raises(DataError, match=r"0 of 3 records kept.*too-long 2"):
-        shorter_than(lessons, engine._encoder, lengths[0] - 1)
+        play(engine, records, max_tokens=lengths[0] - 1)
 
 
 def test_contradictions_are_refused(engine: HFEngine, tmp_path: Path) -> None:
@@ -193,9 +195,20 @@ def test_records_with_videos_become_lessons(engine: HFEngine, tmp_path: Path) ->
     assert not lessons.dropped
     with torch.no_grad():
         items = [engine._encoder.encode(lesson.conversation, open_turn=False) for lesson in lessons.kept]
-        loss = float(token_losses(engine._model, collate(items, 0)).mean())
-    # vital-nano knows this world; a model that does not see the right frames would be far above.
-    assert loss < 1.5
+        batch = collate(items, 0)
+        loss = float(token_losses(engine._model, batch).mean())
+        unseen = float(token_losses(engine._model, dataclasses.replace(batch, patches=-batch.patches)).mean())
+    # vital-nano knows this world: the right frames help it to say what the records say.
+    assert loss < unseen - 0.1
+
+
+def test_the_direct_mode_is_taught_the_answer_alone(engine: HFEngine) -> None:
+    turns = {}
+    for mode in (Mode.DIRECT, Mode.COT):
+        (lesson,) = play(engine, [cot("a")], mode=mode).kept
+        (turn,) = (entry for entry in lesson.conversation if isinstance(entry, AssistantTurn))
+        turns[mode] = turn.generation.text
+    assert turns == {Mode.DIRECT: "<answer>3 to 7</answer>", Mode.COT: ANSWER}
 
 
 # The loss
@@ -238,7 +251,7 @@ def test_wrong_times_move_the_loss(engine: HFEngine, tmp_path: Path) -> None:
         return VideoPart(dataclasses.replace(part.clip, timestamps=times))
 
     losses = [
-        first_loss(engine, (Lesson("t", slowed(lesson.conversation, factor)),), tmp_path, f"times-{factor}")
+        first_loss(engine, (showing(lesson, slowed(lesson.conversation, factor)),), tmp_path, f"times-{factor}")
         for factor in (1.0, 1.5)
     ]
     assert losses[0] == first_loss(engine, (lesson,), tmp_path, "times")

@@ -179,9 +179,9 @@ def test_trap_058_the_rate_of_each_clip_is_its_own(encoder: Encoder) -> None:
 
 def test_trap_058_evaluation_and_training_encode_by_one_function() -> None:
     from vital_eval.engines import hf
-    from vital_eval.training import nano
+    from vital_eval.training import nano_base
 
-    assert hf.Encoder is nano.Encoder is Encoder
+    assert hf.Encoder is nano_base.Encoder is Encoder
 
 
 def test_trap_059_both_views_are_recorded() -> None:

@@ -15,6 +15,7 @@ from vital_eval.parsing.spans import find_spans
 from vital_eval.span import Window
 from vital_eval.task import Unparsed
 from vital_eval.toolbox import GetVideoClipFrame, ToolError, parse_call
+from vital_eval.training.rewards import ReversedSolutionError, read_solution, require_source
 from vital_eval.video.resolve import resolve_video
 
 from .records import CotRecord, MtvrRecord, RlRecord, ToolCotRecord
@@ -29,8 +30,6 @@ TOLERANCE_SECONDS = 2.0
 _ROUNDING = 0.01
 _EXAMPLES = 3
 _TAG = re.compile(r"</?(?:think|tool_call|answer)>")
-#: A right option, with or without its text and answer tags.
-_LETTER = re.compile(r"\s*(?:<answer>)?\s*\(?[A-Z](?:[.):].*)?\s*(?:</answer>)?\s*", re.DOTALL)
 
 
 class Fault(StrEnum):
@@ -45,6 +44,7 @@ class Fault(StrEnum):
     WRONG_FORM = "wrong-form"
     WRONG_CALL = "wrong-call"
     UNREADABLE_ANSWER = "unreadable-answer"
+    HALF_CHARACTER = "half-character"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +141,10 @@ def _faults(
         yield Fault.UNKNOWN_SOURCE, f"data source {record.data_source!r:.60}"
     if media_root is not None:
         yield from _media_faults(record, media_root)
+    try:
+        f"{record.id}{record.text}{record.media.path}".encode()
+    except UnicodeEncodeError:
+        yield Fault.HALF_CHARACTER, "half a character stands in its id, text or path"
     match record:
         case CotRecord():
             parts = thought_and("answer", record.solution)
@@ -149,10 +153,10 @@ def _faults(
             else:
                 yield from _answer_faults(parts[1], problem, record.duration, tolerance)
         case RlRecord():
-            yield from _solution_faults(record.solution, problem, record.duration, tolerance)
+            yield from _solution_faults(record.solution, record, problem, tolerance)
         case ToolCotRecord():
             yield from _span_faults(record.tool_params, record.duration, tolerance)
-            yield from _solution_faults(record.answer, problem, record.duration, tolerance)
+            yield from _solution_faults(record.answer, record, problem, tolerance)
             yield from _turn_faults(record, problem, tolerance)
 
 
@@ -194,15 +198,22 @@ def _call_faults(call: str, params: Window) -> Iterator[tuple[Fault, str]]:
 
 
 def _solution_faults(
-    solution: Window | str, problem: Problem | None, duration: float | None, tolerance: float
+    solution: Window | str, record: MtvrRecord, problem: Problem | None, tolerance: float
 ) -> Iterator[tuple[Fault, str]]:
-    if not isinstance(solution, str):
-        yield from _span_faults(solution, duration, tolerance)
-    elif problem is Problem.MULTIPLE_CHOICE and not _LETTER.fullmatch(solution):
-        # Rewards compare letters: any other text could never be right.
-        yield Fault.UNREADABLE_ANSWER, f"the right answer of a multiple choice needs a letter, got {solution!r:.60}"
+    """Find what keeps a solution from being rewarded, by the function that reads it for training."""
+    if record.data_source is None or problem is None:
+        if not isinstance(solution, str):
+            yield from _span_faults(solution, record.duration, tolerance)
+        return
+    try:
+        target = read_solution(require_source(record.data_source), solution)
+    except ReversedSolutionError as error:
+        yield Fault.REVERSED_SPAN, error.problem
+    except DataError as error:
+        yield Fault.UNREADABLE_ANSWER, error.problem
     else:
-        yield from _answer_faults(solution, problem, duration, tolerance)
+        for window in target.windows:
+            yield from _span_faults(window, record.duration, tolerance)
 
 
 def _answer_faults(

@@ -98,6 +98,10 @@ def _check(args: argparse.Namespace) -> int:
     else:
         say(table(("file", "form", "records", "kept", "faults"), [_row(report) for report in reports]))
     for report in reports:
+        for record in report.malformed:
+            named = f" (id {record.id!r:.80})" if record.id else ""
+            place = f"{report.path}, record {record.number}{named}"
+            complain(f"{place}: {record.kind}: {record.problem}; {record.mend}")
         if report.error:
             # It names the file where it is about reading; a check of records does not know the file.
             complain(report.error if str(report.path) in report.error else f"{report.path}: {report.error}")
@@ -106,11 +110,11 @@ def _check(args: argparse.Namespace) -> int:
                 complain(f"{report.path}: {fault}: {case}")
     if any(report.error for report in reports):
         return EXIT_ERROR
-    return EXIT_OWED if any(report.counts for report in reports) else 0
+    return EXIT_OWED if any(report.all_counts() for report in reports) else 0
 
 
 def _row(report: FileReport) -> tuple[str, ...]:
-    faults = ", ".join(f"{fault} {count}" for fault, count in report.counts.items())
+    faults = ", ".join(f"{fault} {count}" for fault, count in report.all_counts().items())
     return (
         str(report.path),
         report.form or "-",
@@ -126,6 +130,17 @@ def _report_to_json(report: FileReport) -> Mapping[str, Any]:
         "form": report.form,
         "records": report.total,
         "kept": len(report.kept),
+        "malformed": [
+            {
+                "record": record.number,
+                "id": record.id,
+                "kind": record.kind,
+                "problem": record.problem,
+                "mend": record.mend,
+            }
+            for record in report.malformed
+        ],
+        "counts": dict(report.all_counts()),
         "faults": {
             fault: {"records": count, "examples": list(report.examples[fault])}
             for fault, count in report.counts.items()

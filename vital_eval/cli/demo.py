@@ -33,6 +33,7 @@ def execute(args: argparse.Namespace) -> int:
     from vital_eval.cli.carry_out import carry_out
     from vital_eval.data_root import read_task
     from vital_eval.nano.formats import TASKS
+    from vital_eval.nano.once import write_world_once
     from vital_eval.plan import TaskPlan, make_plan
     from vital_eval.presets import preset
     from vital_eval.protocol import Mode
@@ -41,7 +42,11 @@ def execute(args: argparse.Namespace) -> int:
 
     started = time.monotonic()
     registries = Registries()
-    world = _world(args.out, args.seed, max(1, args.per_task))
+    per_task = max(1, args.per_task)
+    root = args.out / f"world-{args.seed}-{per_task}"
+    world = write_world_once(
+        root, args.seed, per_task, lambda: say(f"writing a small world of videos and questions into {root}")
+    )
     # The world has these; plugins may have registered more.
     tasks = [read_task(registries.tasks.load(name)(), world) for name in TASKS]
     plan = make_plan(
@@ -62,18 +67,3 @@ def execute(args: argparse.Namespace) -> int:
     make_board((run,), args.out / "board")
     say(f"done in {time.monotonic() - started:.0f} s; open {args.out / 'board'}")
     return 0
-
-
-def _world(out: Path, seed: int, per_task: int) -> Path:
-    """Write the world once, into a folder named after its seed and size; a marker, written last, says it is whole."""
-    from vital_eval.atomic import write_atomically
-    from vital_eval.nano.formats import write_world
-
-    root = out / f"world-{seed}-{per_task}"
-    marker = root / "complete"
-    if not marker.is_file():
-        say(f"writing a small world of videos and questions into {root}")
-        root.mkdir(parents=True, exist_ok=True)
-        write_world(root, seed, per_task)
-        write_atomically(marker, "")
-    return root

@@ -40,7 +40,8 @@ def judge_from_options(args: argparse.Namespace) -> ChatJudge | None:
         if not getattr(args, option):
             flag = "--" + option.replace("_", "-")
             raise VitalError(f"{flag} is missing", "a judge needs both --judge-endpoint and --judge-model")
-    from vital_eval.judge.client import ChatJudge, Patience
+    from vital_eval.chat_server import Patience
+    from vital_eval.judge.client import ChatJudge
 
     key = None
     if args.judge_api_key_env is not None:

@@ -1,11 +1,18 @@
-"""``vital-eval train``: the stages of a recipe, from records to a scored checkpoint."""
+"""``vital-eval train``: the stages of a recipe, from records to a scored checkpoint.
+
+Started by ``torchrun`` or ``accelerate launch``, its processes train together, and the first one alone writes and
+speaks (training/accelerate/README.md).
+"""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,14 +21,15 @@ from vital_eval.cli.output import EXIT_INTERRUPTED, complain, interval_text, per
 from vital_eval.errors import VitalError
 
 if TYPE_CHECKING:
-    from vital_eval.training.pipeline import Circumstances
+    from vital_eval.training.pipeline import Circumstances, MakeBase
+    from vital_eval.training.processes import Processes
     from vital_eval.training.recipes import Recipe, StageRecipe
 
-#: Seed of the world that stages are compared on while they are made; no test and no demo has it.
-_VALIDATION_SEED = 101
+#: Seed of the world that the stages are compared on. Nothing was chosen by its scores: recipes are tuned on others.
+_HELD_OUT_SEED = 2611
 
 #: Records a file of nano's own training data, and questions a task of its held-out world.
-_NANO = {"nano": (400, 24), "nano-ci": (6, 4)}
+_NANO = {"nano": (150, 40), "nano-ci": (6, 4)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--dtype", default="auto", help="auto, float32 or bfloat16")
     parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="conversations sampled together")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of each process (default: torch's own)")
+    parser.add_argument("--tensorboard", action="store_true", help="write event files too, below DIR/tensorboard")
     parser.add_argument("--dry-run", action="store_true", help="print plan, data counts and estimates; train nothing")
 
 
@@ -53,23 +63,55 @@ def execute(args: argparse.Namespace) -> int:
         return 0
     if args.out is None:
         raise VitalError("--out is missing", "name the folder for checkpoints and logs")
+    if args.threads is not None:
+        _set_threads(args.threads)
     if chosen.base is Base.CHECKPOINT:
         for option in ("checkpoint", "data"):
             if getattr(args, option) is None:
                 raise VitalError(f"--{option} is missing", f"recipe {chosen.name} brings none of its own")
-        return _carry_out(args, chosen, stages, args.checkpoint)
+    from vital_eval.training.pipeline import write_plan
+    from vital_eval.training.processes import joined, local_device
+
+    # Each of several processes gets a GPU of its own, if there are any.
+    device = local_device() if args.device in ("auto", "cuda") else args.device
+    with _base(args, chosen) as (base, make_base), joined(device) as processes:
+        if processes.world == 1:
+            device = args.device
+        with processes.first_before_others():
+            where = dataclasses.replace(_circumstances(args, chosen, base, device), make_base=make_base)
+            if processes.first:
+                write_plan(where, chosen.name)
+        return _carry_out(args.out, stages, where, processes)
+
+
+def _set_threads(count: int) -> None:
+    if count < 1:
+        raise VitalError(f"--threads is {count}", "give at least one thread")
+    import torch
+
+    torch.set_num_threads(count)
+
+
+@contextmanager
+def _base(args: argparse.Namespace, chosen: Recipe) -> Iterator[tuple[Path, MakeBase | None]]:
+    """Give the checkpoint that the first stage starts from, and what makes it if nobody has."""
+    from vital_eval.training.recipes import Base
+
     if args.checkpoint is not None:
-        return _carry_out(args, chosen, stages, args.checkpoint)
-    with as_file(files("vital_eval.nano") / "checkpoint") as packaged:
-        return _carry_out(args, chosen, stages, packaged)
+        yield args.checkpoint, None
+    elif chosen.base is Base.SCRATCH:
+        from vital_eval.training.nano_base import train_base
+        from vital_eval.training.pipeline import CHECKPOINT
+
+        yield args.out / "base" / CHECKPOINT, train_base
+    else:
+        with as_file(files("vital_eval.nano") / "checkpoint") as packaged:
+            yield packaged, None
 
 
-def _carry_out(args: argparse.Namespace, chosen: Recipe, stages: tuple[StageRecipe, ...], base: Path) -> int:
-    from vital_eval.training.ablation import ablation
-    from vital_eval.training.pipeline import train_stages, write_plan
+def _carry_out(out: Path, stages: tuple[StageRecipe, ...], where: Circumstances, processes: Processes) -> int:
+    from vital_eval.training.pipeline import train_stages
 
-    where = _circumstances(args, chosen, base)
-    write_plan(where, chosen.name)
     started = time.monotonic()
 
     def report(line: str) -> None:
@@ -77,32 +119,40 @@ def _carry_out(args: argparse.Namespace, chosen: Recipe, stages: tuple[StageReci
         sys.stderr.flush()
 
     try:
-        asyncio.run(train_stages(stages, where, report))
+        asyncio.run(train_stages(stages, where, report, processes))
     except (KeyboardInterrupt, asyncio.CancelledError):
-        complain(f"interrupted: finished stages and saved steps are kept in {args.out}; the same command goes on")
+        if processes.first:
+            complain(f"interrupted: finished stages and saved steps are kept in {out}; the same command goes on")
         return EXIT_INTERRUPTED
-    if where.benchmarks is not None:
-        rows = [
-            (
-                row.name,
-                row.mode.value,
-                percent_text(row.score.value),
-                interval_text(row.score.low, row.score.high),
-                row.against or "-",
-                "-" if row.difference is None else _points(row.difference.value),
-                "-" if row.difference is None else interval_text(row.difference.low, row.difference.high),
-                "-" if row.p is None else f"{row.p:.3f}",
-            )
-            for row in ablation(stages, args.out)
-        ]
-        head = ("checkpoint", "mode", "score", "95 %", "against", "difference", "95 %", "p")
-        say(table(head, rows))
-        say("\nscore: mean of the headline metrics over the benchmarks, in percent, each benchmark with equal weight")
-    say(f"checkpoint: {args.out / stages[-1].name / 'checkpoint'}")
+    if processes.first:
+        if where.benchmarks is not None:
+            _say_ablation(stages, out)
+        say(f"checkpoint: {out / stages[-1].name / 'checkpoint'}")
     return 0
 
 
-def _circumstances(args: argparse.Namespace, chosen: Recipe, base: Path) -> Circumstances:
+def _say_ablation(stages: tuple[StageRecipe, ...], out: Path) -> None:
+    from vital_eval.training.ablation import ablation
+
+    rows = [
+        (
+            row.name,
+            row.mode.value,
+            percent_text(row.score.value),
+            interval_text(row.score.low, row.score.high),
+            row.against or "-",
+            "-" if row.difference is None else _points(row.difference.value),
+            "-" if row.difference is None else interval_text(row.difference.low, row.difference.high),
+            "-" if row.p is None else f"{row.p:.3f}",
+        )
+        for row in ablation(stages, out)
+    ]
+    head = ("checkpoint", "mode", "score", "95 %", "against", "difference", "95 %", "p")
+    say(table(head, rows))
+    say("\nscore: mean of the headline metrics over the benchmarks, in percent, each benchmark with equal weight")
+
+
+def _circumstances(args: argparse.Namespace, chosen: Recipe, base: Path, device: str) -> Circumstances:
     from vital_eval.training.pipeline import Circumstances
     from vital_eval.training.scoring import Benchmarks
 
@@ -120,7 +170,15 @@ def _circumstances(args: argparse.Namespace, chosen: Recipe, base: Path) -> Circ
         raise VitalError("--tasks is missing", "name the benchmarks below --data-root to score on")
     benchmarks = None if data_root is None else Benchmarks(data_root, tasks, preset, args.limit)
     return Circumstances(
-        base, data, args.out, args.seed, args.device, args.dtype, args.batch_size, benchmarks=benchmarks
+        base,
+        data,
+        args.out,
+        args.seed,
+        device,
+        args.dtype,
+        args.batch_size,
+        benchmarks=benchmarks,
+        tensorboard=args.tensorboard,
     )
 
 
@@ -139,16 +197,11 @@ def _nano_data(folder: Path, seed: int, records: int) -> Path:
 
 
 def _nano_world(folder: Path, questions: int) -> tuple[Path, tuple[str, ...]]:
-    """Write the held-out world once. Its seed is not that of the demo or of any test."""
-    from vital_eval.atomic import write_atomically
-    from vital_eval.nano.formats import TASKS, write_world
+    """Write the held-out world once."""
+    from vital_eval.nano.formats import TASKS
+    from vital_eval.nano.once import write_world_once
 
-    marker = folder / "complete"
-    if not marker.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_world(folder, _VALIDATION_SEED, questions)
-        write_atomically(marker, "")
-    return folder, TASKS
+    return write_world_once(folder, _HELD_OUT_SEED, questions), TASKS
 
 
 def _show(chosen: Recipe, stages: tuple[StageRecipe, ...], data: Path | None) -> None:

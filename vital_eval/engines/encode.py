@@ -8,7 +8,7 @@ prompt of turn k - 1, then its ids, then the new text. Earlier text is never ren
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from vital_eval.clip import Clip
 from vital_eval.conversation import AssistantTurn, Conversation, Message, TextPart, clips_of
 from vital_eval.engines.checkpoint import Checkpoint
-from vital_eval.engines.pixels import patch_times, patchify, seconds_per_patch
+from vital_eval.engines.pixels import patch_grid, patch_times, patchify, seconds_per_patch
 from vital_eval.engines.positions import VisionBlock, mrope_positions
 from vital_eval.errors import EngineError
 
 _VIDEO = "<|vision_start|><|video_pad|><|vision_end|>"
+_PAD = "<|video_pad|>"
 _PLACEHOLDER = "\u2402assistant-turn\u2403"
 
 
@@ -61,6 +62,21 @@ class Encoded:
     is_sampled: NDArray[np.bool_]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Prompt:
+    """The ids of one conversation, without pixels and positions.
+
+    Attributes:
+        ids: visual pads expanded, exactly those of :class:`Encoded`.
+        short: the same with one pad a clip, for engines that expand it themselves.
+        visual_tokens: how many of ``ids`` are video pads of clips.
+    """
+
+    ids: tuple[int, ...]
+    short: tuple[int, ...]
+    visual_tokens: int
+
+
 @dataclass(frozen=True, slots=True)
 class Encoder:
     """Encodes conversations for one checkpoint.
@@ -88,8 +104,42 @@ class Encoder:
         Raises:
             EngineError: if the template drops a video or a text holds control tokens.
         """
+        clips = clips_of(conversation)
+        expansions = [self._expand(clip) for clip in clips]
+        ids, sampled = self._write(conversation, [text for text, _ in expansions], open_turn=open_turn)
+        array = np.asarray(ids, dtype=np.int64)
+        is_sampled = np.asarray(sampled, dtype=np.bool_)
+        # A sampled pad is text that a model wrote (engines ban it); only pads we placed carry pixels.
+        is_visual = (array == self.video_id) & ~is_sampled
+        blocks = [block for _, clip_blocks in expansions for block in clip_blocks]
+        try:
+            positions = mrope_positions(is_visual, blocks)
+        except ValueError as error:
+            raise EngineError(f"cannot place the videos in the prompt: {error}", "check the chat template") from error
+        width = 3 * self.checkpoint.pixels.temporal * self.checkpoint.pixels.patch**2
+        cut = [patchify(clip, self.checkpoint.pixels) for clip in clips]
+        patches = [patch for patch, _ in cut] or [np.empty((0, width), dtype=np.float32)]
+        grids = tuple(grid for _, grid in cut)
+        return Encoded(array, positions, np.concatenate(patches), grids, is_visual, is_sampled)
+
+    def prompt(self, conversation: Conversation) -> Prompt:
+        """Write the prompt of the next assistant turn as ids, for an engine that prepares pixels and positions itself.
+
+        Raises:
+            EngineError: as :meth:`encode`.
+        """
         expansions = [self._expand(clip) for clip in clips_of(conversation)]
-        texts = iter([text for text, _, _, _ in expansions])
+        ids, _ = self._write(conversation, [text for text, _ in expansions], open_turn=True)
+        # Qwen3-VL's outer pair of marks would stay around the expanded video: the form that `encode` does not write.
+        mark = _PAD if self.checkpoint.model_type == "qwen3_vl" else _VIDEO
+        short, _ = self._write(conversation, [mark] * len(expansions), open_turn=True)
+        return Prompt(tuple(ids), tuple(short), sum(block.tokens for _, blocks in expansions for block in blocks))
+
+    def _write(
+        self, conversation: Conversation, videos: Sequence[str], *, open_turn: bool
+    ) -> tuple[list[int], list[bool]]:
+        """Return the ids, with ``videos`` in the place of the clips, and whether each was written by the model."""
+        texts = iter(videos)
         ids: list[int] = []
         sampled: list[bool] = []
         for index, entry in enumerate(conversation):
@@ -106,19 +156,7 @@ class Encoder:
                     piece = piece[1:]
                 ids += piece
                 sampled += [False] * len(piece)
-        array = np.asarray(ids, dtype=np.int64)
-        is_sampled = np.asarray(sampled, dtype=np.bool_)
-        # A sampled pad is text that a model wrote (engines ban it); only pads we placed carry pixels.
-        is_visual = (array == self.video_id) & ~is_sampled
-        blocks = [block for _, _, _, clip_blocks in expansions for block in clip_blocks]
-        try:
-            positions = mrope_positions(is_visual, blocks)
-        except ValueError as error:
-            raise EngineError(f"cannot place the videos in the prompt: {error}", "check the chat template") from error
-        width = 3 * self.checkpoint.pixels.temporal * self.checkpoint.pixels.patch**2
-        patches = [patch for _, patch, _, _ in expansions] or [np.empty((0, width), dtype=np.float32)]
-        grids = tuple(grid for _, _, grid, _ in expansions)
-        return Encoded(array, positions, np.concatenate(patches), grids, is_visual, is_sampled)
+        return ids, sampled
 
     def _piece(self, conversation: Conversation, index: int) -> str:
         """Render the text from the message at ``index`` to the next assistant turn."""
@@ -132,9 +170,9 @@ class Encoder:
             raise EngineError(f"the chat template fails: {error}", "check the checkpoint's chat template") from error
         text = str(rendered).rpartition(_PLACEHOLDER)[2] if index else str(rendered)
         wanted = len(clips_of(conversation[index:end]))
-        if text.count(_VIDEO) != wanted or text.count("<|video_pad|>") != wanted:
+        if text.count(_VIDEO) != wanted or text.count(_PAD) != wanted:
             raise EngineError(
-                f"the prompt holds {text.count('<|video_pad|>')} video marks for {wanted} videos",
+                f"the prompt holds {text.count(_PAD)} video marks for {wanted} videos",
                 "a text contains control tokens, or the chat template drops videos",
             )
         return text
@@ -143,21 +181,22 @@ class Encoder:
         expanded = re.sub(re.escape(_VIDEO), lambda _: next(expansions), text)
         return list(self.tokenizer(expanded, add_special_tokens=False)["input_ids"])
 
-    def _expand(self, clip: Clip) -> tuple[str, NDArray[np.float32], tuple[int, int, int], list[VisionBlock]]:
+    def _expand(self, clip: Clip) -> tuple[str, list[VisionBlock]]:
+        """Return the text of a clip and the blocks of its visual tokens."""
         settings = self.checkpoint.pixels
-        patches, (t, h, w) = patchify(clip, settings)
+        t, h, w = patch_grid(clip, settings)
         rows, columns = h // settings.merge, w // settings.merge
-        pads = "<|video_pad|>" * (rows * columns)
+        pads = _PAD * (rows * columns)
         if self.checkpoint.model_type == "qwen3_vl":
             # The form the checkpoints were trained on (transformers 4.57): every temporal patch is a block of its
             # own behind its time. Newer processors keep an outer pair of vision marks; logits differ by 0.6.
             times = patch_times(clip, settings.temporal)
             text = "".join(f"<{time:.1f} seconds><|vision_start|>{pads}<|vision_end|>" for time in times)
-            return text, patches, (t, h, w), [VisionBlock((1, rows, columns), 1.0)] * t
+            return text, [VisionBlock((1, rows, columns), 1.0)] * t
         rate = float(self.checkpoint.config["vision_config"].get("tokens_per_second", 2))
-        step = seconds_per_patch(clip, settings.temporal) * rate
-        text = f"<|vision_start|>{pads * t}<|vision_end|>"
-        return text, patches, (t, h, w), [VisionBlock((t, rows, columns), step)]
+        # Rounded as every processor hands it on: at 0.7 s the double would put the fifth patch one position later.
+        step = float(np.float32(seconds_per_patch(clip, settings.temporal))) * rate
+        return f"<|vision_start|>{pads * t}<|vision_end|>", [VisionBlock((t, rows, columns), step)]
 
 
 def _to_template(entry: Message | AssistantTurn) -> dict[str, Any]:

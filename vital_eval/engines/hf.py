@@ -10,10 +10,9 @@ import asyncio
 import contextlib
 import dataclasses
 import importlib.metadata
-import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
@@ -25,16 +24,16 @@ from safetensors import SafetensorError
 from vital_eval.engine import ContextOverflowError, EngineInfo, FrameGeometry, GenerationRequest
 from vital_eval.engines.batch_decode import Row, Vocabulary, decode_batch
 from vital_eval.engines.checkpoint import Checkpoint, open_checkpoint
-from vital_eval.engines.encode import Encoded, Encoder
+from vital_eval.engines.encode import Encoder
 from vital_eval.engines.prefix_cache import PrefixCache
+from vital_eval.engines.tokens import load_tokenizer, make_encoder, make_vocabulary, turn_text
 from vital_eval.errors import CheckpointError, EngineError
-from vital_eval.generation import FinishReason, Generation
+from vital_eval.generation import Generation
 
 _MODEL_CLASSES = {
     "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
     "qwen3_vl": "Qwen3VLForConditionalGeneration",
 }
-_BANNED_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
 #: How long a batch waits for company after its last arrival, in seconds.
 _GATHER_SECONDS = 0.004
 
@@ -64,10 +63,8 @@ def load_engine(
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(opened.folder, trust_remote_code=False)
+        tokenizer = load_tokenizer(opened.folder)
         model_class = getattr(transformers, _MODEL_CLASSES[opened.model_type])
-        if not tokenizer.chat_template:
-            tokenizer.chat_template = _separate_template(opened.folder)
         model, loading = model_class.from_pretrained(
             opened.folder,
             dtype=number_type,
@@ -130,30 +127,14 @@ class HFEngine:
         batch_size: int,
         cache_bytes: int,
     ) -> None:
-        if not tokenizer.chat_template:
-            raise CheckpointError(f"{checkpoint.folder} has no chat template", "save it as chat_template.jinja")
-        if tokenizer.eos_token_id is None:
-            raise CheckpointError(f"the tokenizer of {checkpoint.folder} has no end-of-turn token", "set its eos_token")
-        known = tokenizer.get_vocab()
-        missing = [token for token in ("<|video_pad|>", "<|vision_start|>") if token not in known]
-        if missing:
-            raise CheckpointError(
-                f"the tokenizer of {checkpoint.folder} lacks {missing}", "use the family's own tokenizer"
-            )
         self._checkpoint = checkpoint
         self._model = model
         self._tokenizer = tokenizer
         self._batch_size = batch_size
         self._prefixes = PrefixCache(cache_bytes)
         self._limit = int(model.config.get_text_config().max_position_embeddings)
-        self._encoder = Encoder(checkpoint, tokenizer, known["<|video_pad|>"], tokenizer.eos_token_id)
-        ends = {tokenizer.eos_token_id, *_as_list(model.generation_config.eos_token_id)}
-        self._vocabulary = Vocabulary(
-            frozenset(ends - {None}),
-            tuple(known[token] for token in _BANNED_TOKENS if token in known),
-            tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
-            self._decode,
-        )
+        self._encoder = make_encoder(checkpoint, tokenizer)
+        self._vocabulary = make_vocabulary(tokenizer, model.generation_config.eos_token_id)
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hf-engine")
         self._waiting: list[tuple[GenerationRequest, float, asyncio.Future[Generation]]] = []
         self._arrived = asyncio.Event()
@@ -202,6 +183,19 @@ class HFEngine:
         """Forget the keys and values of a finished episode."""
         self._prefixes.drop(episode)
 
+    async def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Speak with these weights from now on; see :class:`vital_eval.training.policy.WeightReceiver`.
+
+        Args:
+            weights: by the names of the model's parameters, tied ones once; of any type and on any device. What is not
+                named stays. The model's own parameters cost nothing: they are there already.
+
+        Raises:
+            CheckpointError: if a name or a shape is not the model's; no weight is changed then.
+        """
+        # In the thread that decodes: no batch ever sees half of the new weights.
+        await asyncio.get_running_loop().run_in_executor(self._worker, self._load_weights, weights)
+
     async def close(self) -> None:
         """Give up what is being written, stop serving and free the thread."""
         self._stopping.set()
@@ -236,6 +230,22 @@ class HFEngine:
                     future.set_exception(result)
                 else:
                     future.set_result(dataclasses.replace(result, seconds=time.monotonic() - asked))
+
+    @torch.no_grad()
+    def _load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        own = dict(self._model.named_parameters())
+        for name, values in weights.items():
+            if name not in own or own[name].shape != values.shape:
+                found = f"shape {tuple(own[name].shape)}" if name in own else "no such tensor"
+                raise CheckpointError(
+                    f"weights hold {name} of shape {tuple(values.shape)}, the engine's model has {found}",
+                    "load the engine from the checkpoint that is trained",
+                )
+        for name, values in weights.items():
+            if own[name].data_ptr() != values.data_ptr():
+                own[name].copy_(values)
+        # Keys and values of the old weights are wrong for the new ones.
+        self._prefixes.clear()
 
     def _run(self, requests: Sequence[GenerationRequest]) -> list[Generation | Exception]:
         """Run one batch in the worker thread; a request that cannot run fails alone."""
@@ -287,34 +297,17 @@ class HFEngine:
             raise AssertionError("a decoded row has ended")
         if row.cached is not None:
             self._prefixes.put(request.episode, row.cached)
-        text = self._decode([token for token in row.written if token not in self._vocabulary.end_ids])
-        if row.finish is FinishReason.STOP_STRING:
-            text = text[: min(text.find(stop) + len(stop) for stop in row.stop if stop in text)]
         return Generation(
             token_ids=tuple(row.written),
-            text=self._opening(row.encoded) + text,
+            text=turn_text(self._vocabulary, row.encoded.ids.tolist(), row.written, row.finish, row.stop),
             finish=row.finish,
             prompt_tokens=len(row.encoded.ids),
             cached_tokens=row.skip,
             visual_tokens=int(row.encoded.is_visual.sum()),
         )
 
-    def _opening(self, encoded: Encoded) -> str:
-        """Return the ``<think>`` with which some chat templates open the turn, so that the text reads whole."""
-        tail = self._decode([int(token) for token in encoded.ids[-6:]])
-        return "<think>" if tail.rstrip().endswith("<think>") else ""
-
     def _decode(self, ids: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
-
-
-def _separate_template(folder: Path) -> str | None:
-    """Return the template that older checkpoints keep in a file of its own."""
-    path = folder / "chat_template.json"
-    if not path.is_file():
-        return None
-    template = json.loads(path.read_text(encoding="utf-8")).get("chat_template")
-    return template if isinstance(template, str) else None
+        return self._vocabulary.decode(ids)
 
 
 def _device(name: str) -> torch.device:
@@ -338,9 +331,3 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
     if not isinstance(dtype, torch.dtype):
         raise CheckpointError(f"unknown dtype {name!r}", "use auto, float32, bfloat16 or float16")
     return dtype
-
-
-def _as_list(value: int | list[int] | None) -> list[int]:
-    if value is None:
-        return []
-    return value if isinstance(value, list) else [value]

@@ -12,6 +12,19 @@ from vital_eval.clip import Clip
 from vital_eval.engines.checkpoint import PixelSettings
 
 
+def patch_grid(clip: Clip, settings: PixelSettings) -> tuple[int, int, int]:
+    """Return the grid (t, h, w) in patches that a clip is cut into, without touching a pixel.
+
+    Raises:
+        ValueError: if the frame size does not fit.
+    """
+    patch, factor = settings.patch, settings.patch * settings.merge
+    count, height, width, _ = clip.frames.shape
+    if height % factor or width % factor:
+        raise ValueError(f"frames of {width} x {height} pixels are not multiples of {factor}")
+    return -(-count // settings.temporal), height // patch, width // patch
+
+
 def patchify(clip: Clip, settings: PixelSettings) -> tuple[NDArray[np.float32], tuple[int, int, int]]:
     """Turn a clip into flat patches.
 
@@ -27,16 +40,13 @@ def patchify(clip: Clip, settings: PixelSettings) -> tuple[NDArray[np.float32], 
         ValueError: if the frame size does not fit.
     """
     patch, merge, temporal = settings.patch, settings.merge, settings.temporal
-    count, height, width, _ = clip.frames.shape
-    if height % (patch * merge) or width % (patch * merge):
-        raise ValueError(f"frames of {width} x {height} pixels are not multiples of {patch * merge}")
-    frames = clip.frames
+    t, h, w = patch_grid(clip, settings)
+    count, frames = clip.count, clip.frames
     if count % temporal:
         frames = np.concatenate([frames, np.repeat(frames[-1:], temporal - count % temporal, axis=0)])
     mean = np.asarray(settings.mean, dtype=np.float32)
     std = np.asarray(settings.std, dtype=np.float32)
     values = (frames.astype(np.float32) / np.float32(255) - mean) / std
-    t, h, w = len(frames) // temporal, height // patch, width // patch
     cells = values.reshape(t, temporal, h // merge, merge, patch, w // merge, merge, patch, 3)
     # (t, h/m, w/m, m, m, channel, temporal, patch, patch): tokens that are merged lie next to each other.
     ordered = cells.transpose(0, 2, 5, 3, 6, 8, 1, 4, 7)

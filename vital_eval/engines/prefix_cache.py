@@ -61,3 +61,8 @@ class PrefixCache:
         """Forget an episode."""
         with self._lock:
             self._entries.pop(episode, None)
+
+    def clear(self) -> None:
+        """Forget every episode: the model that computed them is no more."""
+        with self._lock:
+            self._entries.clear()

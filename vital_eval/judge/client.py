@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import email.utils
-import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
-from urllib.parse import SplitResult, urlsplit
+from typing import Any, NoReturn, Protocol
+from urllib.parse import SplitResult
 
+from vital_eval.chat_server import (
+    ChatServer,
+    NoConnection,
+    PassingFailure,
+    Patience,
+    Refusal,
+    RequestFailure,
+    check_address,
+)
 from vital_eval.judge.errors import JudgeError, JudgeFailure
 from vital_eval.judge.identity import JudgeIdentity, identify
 from vital_eval.judge.prompt import Ruling, messages, read_reply, response_format
 from vital_eval.judge.question import JudgeQuestion
-from vital_eval.record import loads_strictly
-
-if TYPE_CHECKING:
-    import httpx2
-    from tenacity import RetryCallState
 
 #: Asked before the first real question, so that a wrong address, key or option is told apart from a bad answer.
 _HARMLESS = JudgeQuestion("check", "check", "Which colour does the sky have in the video?", "blue", "It is blue.")
-#: Statuses that may pass by themselves; so may every one from 500.
-_PASSING = {408, 409, 425, 429}
-#: Local servers take any word as a key ("none"); a text this short is no secret, and may be a word of an answer.
-_SECRET = 8
+_PATH = "/chat/completions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,39 +77,6 @@ class JudgeClient(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long to wait for a judge; nothing here may move a verdict.
-
-    Attributes:
-        reply_seconds: for one reply.
-        attempts: times that a question is sent if the server is busy, broken or silent.
-        first_pause: seconds before the second attempt; doubled, with some chance, before each further one.
-        longest_pause: longest pause, also one that the server asks for; beyond it the question fails.
-    """
-
-    reply_seconds: float = 60.0
-    attempts: int = 5
-    first_pause: float = 1.0
-    longest_pause: float = 60.0
-
-
-class _PassingFailure(JudgeFailure):
-    """A failure worth another attempt, after ``pause`` seconds if the server named a time."""
-
-    def __init__(self, kind: str, detail: str, pause: float | None = None) -> None:
-        super().__init__(kind, detail)
-        self.pause = pause
-
-
-class _Refusal(JudgeFailure):
-    """The server understood and said no."""
-
-    def __init__(self, status: int, detail: str) -> None:
-        super().__init__(f"http {status}", detail)
-        self.status = status
-
-
 class ChatJudge:
     """A :class:`JudgeClient` for ``POST {endpoint}/chat/completions``: temperature 0, fixed seed, structured output.
 
@@ -139,12 +103,13 @@ class ChatJudge:
         patience: Patience | None = None,
     ) -> None:
         address = _address(endpoint)
-        self._url = endpoint.rstrip("/") + "/chat/completions"
+        self._url = endpoint.rstrip("/") + _PATH
         self._identity = identify(model, address.hostname or "", plain_json=plain_json)
         self._concurrency = concurrency
-        self._patience = patience or Patience()
-        self._key = _sendable(api_key)
-        self._http: httpx2.AsyncClient | None = None
+        try:
+            self._server = ChatServer(endpoint, api_key, concurrency, patience or Patience())
+        except ValueError as error:
+            raise JudgeError(f"the judge cannot be asked: {error}", "check the variable that holds the key") from error
 
     @property
     def identity(self) -> JudgeIdentity:
@@ -163,13 +128,22 @@ class ChatJudge:
             JudgeError: if nobody listens there, or the server refuses the question.
             JudgeFailure: if the server is busy, broken or silent in every attempt.
         """
+        request = self._request(_HARMLESS)
         try:
-            # Nobody listening is told at once: it is most often a wrong address.
-            with contextlib.suppress(_PassingFailure):
-                return _name(await self._post_once(_HARMLESS, connected=False))
-            return _name(await self._post(_HARMLESS))
-        except _Refusal as refusal:
+            try:
+                return _name(await self._server.send_once(_PATH, request))
+            except NoConnection as failure:
+                # Nobody listening is told at once: it is most often a wrong address.
+                raise JudgeError(
+                    f"cannot connect to the judge at {self._url} ({failure.detail})",
+                    "start the server, or check --judge-endpoint",
+                ) from failure
+            except PassingFailure:
+                return _name(await self._server.send(_PATH, request))
+        except Refusal as refusal:
             self._explain(refusal)
+        except RequestFailure as failure:
+            raise JudgeFailure(failure.kind, failure.detail) from failure
 
     async def ask(self, question: JudgeQuestion) -> Reply:
         """Have one answer judged.
@@ -179,71 +153,17 @@ class ChatJudge:
                 servers) is tried again first; a reply that cannot be read is not, for at temperature 0 it would be
                 the same.
         """
-        body = await self._post(question)
+        try:
+            body = await self._server.send(_PATH, self._request(question))
+        except RequestFailure as failure:
+            raise JudgeFailure(failure.kind, failure.detail) from failure
         prompt_tokens, completion_tokens = _usage(body)
-        ruling = read_reply(self._safe(_content(body)), plain_json=self._identity.plain_json)
+        ruling = read_reply(self._server.safe(_content(body)), plain_json=self._identity.plain_json)
         return Reply(_name(body), ruling, prompt_tokens, completion_tokens)
 
     async def close(self) -> None:
         """Close all connections; asking again opens new ones."""
-        if self._http is not None:
-            await self._http.aclose()
-            self._http = None
-
-    async def _post(self, question: JudgeQuestion) -> dict[str, Any]:
-        from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
-
-        patience = self._patience
-        growing = wait_exponential(multiplier=patience.first_pause, max=patience.longest_pause)
-        backoff = growing + wait_random(0, patience.first_pause)
-
-        def pause(state: RetryCallState) -> float:
-            failure = state.outcome.exception() if state.outcome else None
-            named = failure.pause if isinstance(failure, _PassingFailure) else None
-            return backoff(state) if named is None else named
-
-        retrying = AsyncRetrying(
-            stop=stop_after_attempt(patience.attempts),
-            wait=pause,
-            retry=retry_if_exception_type(_PassingFailure),
-            reraise=True,
-        )
-        return await retrying(self._post_once, question)
-
-    async def _post_once(self, question: JudgeQuestion, *, connected: bool = True) -> dict[str, Any]:
-        import httpx2
-
-        seconds = self._patience.reply_seconds
-        try:
-            # httpx2's own limits are for one read each; a server that drips a byte at a time must end too.
-            async with asyncio.timeout(seconds):
-                response = await self._client().post(self._url, json=self._request(question))
-        except (TimeoutError, httpx2.TimeoutException) as error:
-            raise _PassingFailure("timeout", f"no reply within {seconds:g} s") from error
-        except httpx2.ConnectError as error:
-            if not connected:
-                raise JudgeError(
-                    f"cannot connect to the judge at {self._url} ({self._safe(str(error))})",
-                    "start the server, or check --judge-endpoint",
-                ) from error
-            raise _PassingFailure("no connection", self._safe(str(error))) from error
-        except httpx2.RequestError as error:
-            raise _PassingFailure("connection lost", self._safe(f"{type(error).__name__} {error}")) from error
-        return self._read(response)
-
-    def _client(self) -> httpx2.AsyncClient:
-        import httpx2
-
-        if self._http is None:
-            headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-            # No redirects: they could carry the key elsewhere.
-            self._http = httpx2.AsyncClient(
-                headers=headers,
-                timeout=self._patience.reply_seconds,
-                limits=httpx2.Limits(max_connections=self._concurrency),
-                follow_redirects=False,
-            )
-        return self._http
+        await self._server.close()
 
     def _request(self, question: JudgeQuestion) -> dict[str, Any]:
         identity = self._identity
@@ -256,35 +176,7 @@ class ChatJudge:
         }
         return request if identity.plain_json else request | {"response_format": response_format()}
 
-    def _read(self, response: httpx2.Response) -> dict[str, Any]:
-        status = response.status_code
-        if status in _PASSING or status >= 500:
-            pause = _pause(response.headers.get("Retry-After"), time.time())
-            if pause is not None and pause > self._patience.longest_pause:
-                raise JudgeFailure(f"http {status}", f"the server asks to wait {pause:.0f} s")
-            raise _PassingFailure(f"http {status}", self._said(response), pause)
-        if status != 200:
-            raise _Refusal(status, self._said(response))
-        try:
-            body = loads_strictly(response.content)
-        except ValueError as error:
-            raise JudgeFailure("malformed reply", f"not JSON: {self._safe(response.text)!r:.120}") from error
-        if not isinstance(body, dict):
-            raise JudgeFailure("malformed reply", f"not a chat completion: {self._safe(response.text)!r:.120}")
-        return body
-
-    def _said(self, response: httpx2.Response) -> str:
-        """Return the server's own words about what is wrong, shortened."""
-        text = response.text
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            error = loads_strictly(text)["error"]
-            text = error["message"] if isinstance(error, dict) else str(error)
-        return self._safe(" ".join(str(text).split()))[:300]
-
-    def _safe(self, text: str) -> str:
-        return text.replace(self._key, "***") if len(self._key) >= _SECRET else text
-
-    def _explain(self, refusal: _Refusal) -> NoReturn:
+    def _explain(self, refusal: Refusal) -> NoReturn:
         """Say what to do about a server that refuses a harmless question."""
         mend = ""
         if refusal.status in (400, 422) and not self._identity.plain_json:
@@ -300,26 +192,11 @@ class ChatJudge:
 
 
 def _address(endpoint: str) -> SplitResult:
-    mend = "give the address before /chat/completions, for example http://localhost:8000/v1"
     try:
-        address = urlsplit(endpoint)
-        port = address.port
+        return check_address(endpoint, "judge")
     except ValueError as error:
-        raise JudgeError(f"{endpoint!r:.200} is not an address: {error}", mend) from error
-    if address.username is not None or address.password is not None:
-        raise JudgeError("the address of the judge holds a user name or password", "use --judge-api-key-env")
-    if address.scheme not in ("http", "https") or not address.hostname or port == 0:
-        raise JudgeError(f"{endpoint!r:.200} is not the address of a judge", mend)
-    if address.query or address.fragment or address.path.rstrip("/").endswith("/chat/completions"):
-        raise JudgeError(f"{endpoint!r:.200} is not the base address of a judge", mend)
-    return address
-
-
-def _sendable(key: str | None) -> str:
-    text = (key or "").strip()
-    if not text.isascii() or not text.isprintable():
-        raise JudgeError("the judge's key holds characters that cannot be sent", "check the variable that holds it")
-    return text
+        mend = "give the address before /chat/completions, for example http://localhost:8000/v1"
+        raise JudgeError(str(error), "use --judge-api-key-env" if "password" in str(error) else mend) from error
 
 
 def _name(body: dict[str, Any]) -> str:
@@ -350,16 +227,3 @@ def _usage(body: dict[str, Any]) -> tuple[int, int]:
     counts = [usage.get(name) if isinstance(usage, dict) else 0 for name in ("prompt_tokens", "completion_tokens")]
     prompt, completion = (count if isinstance(count, int) and count > 0 else 0 for count in counts)
     return prompt, completion
-
-
-def _pause(header: str | None, now: float) -> float | None:
-    """Read ``Retry-After``: seconds, or a date (RFC 9110, section 10.2.3)."""
-    if header is None:
-        return None
-    text = header.strip()
-    if text.isascii() and text.isdigit():
-        return float(text[:9])
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - now)
-    except (ValueError, OverflowError):
-        return None

@@ -8,7 +8,6 @@ verdicts. Questions, references and answers are not repeated here: an answer is 
 from __future__ import annotations
 
 import dataclasses
-import errno
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,7 @@ from typing import Any, Self
 from vital_eval.judge.errors import JudgeError
 from vital_eval.judge.identity import JudgeIdentity, differing_fields, identity_from_json
 from vital_eval.judge.question import hash_answer
-from vital_eval.line_file import LineFile
-from vital_eval.record import loads_strictly
+from vital_eval.line_file import LineFile, disk_is_full, whole_lines
 
 VERDICTS_NAME = "judge.jsonl"
 #: Raised when a line changes its meaning.
@@ -260,24 +258,20 @@ def read_verdict_file(path: Path) -> Verdicts | None:
 
 def _parse(data: bytes, path: Path) -> tuple[Verdicts | None, int]:
     """Return the verdicts and the length in bytes of the whole lines."""
-    lines = data.split(b"\n")
-    lines.pop()  # Empty after a whole last line, else torn.
     identity: JudgeIdentity | None = None
     scopes: dict[str, Scope] = {}
     by_place: dict[_Place, Verdict] = {}
     model: str | None = None
-    end = 0
-    for number, line in enumerate(lines, start=1):
+    whole = 0
+
+    def damaged(number: int, error: ValueError) -> JudgeError:
+        return JudgeError(
+            f"{path}, line {number} is damaged: {error}",
+            "a crash cannot do this; delete the line to have its answer judged again",
+        )
+
+    for number, content, end in whole_lines(data, damaged):
         place = f"{path}, line {number}"
-        try:
-            content = loads_strictly(line)
-        except ValueError as error:
-            if number == len(lines) and data.endswith(b"\n"):
-                break
-            raise JudgeError(
-                f"{place} is damaged: {error}",
-                "a crash cannot do this; delete the line to have its answer judged again",
-            ) from error
         if not isinstance(content, dict):
             raise JudgeError(f"{place} is not an object", "restore the file from a copy")
         if identity is None:
@@ -291,11 +285,11 @@ def _parse(data: bytes, path: Path) -> tuple[Verdicts | None, int]:
                 raise JudgeError(f"{place}: {problem}", "restore the file from a copy")
             by_place[verdict.place] = verdict
             model = verdict.model
-        end += len(line) + 1
+        whole = end
     if identity is None and not data.startswith(_BEGINNING[: len(data)]):
         # A stranger's file without a whole line would be taken for a torn one, and cut.
         raise JudgeError(f"{path} is no file of verdicts", "name another file with --judge-file")
-    return (None if identity is None else Verdicts(identity, scopes, by_place)), end
+    return (None if identity is None else Verdicts(identity, scopes, by_place)), whole
 
 
 def _head(content: Mapping[str, Any], place: str) -> JudgeIdentity:
@@ -342,6 +336,6 @@ def _refusal(
 
 
 def _write_error(path: Path, error: OSError) -> JudgeError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if disk_is_full(error):
         return JudgeError(f"disk full while writing {path}; what was judged is safe", "free space and go on")
     return JudgeError(f"cannot write {path}: {error.strerror}", "mend this, or name another file with --judge-file")

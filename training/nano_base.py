@@ -1,17 +1,16 @@
-"""The recipe of vital-nano: words, captions, timelines, then the dialogues of all three modes.
+"""The base of vital-nano, from random weights: what a tiny model must see and say before any protocol is taught.
 
-Run ``python -m vital_eval.training.nano --out FOLDER``; it takes about 40 minutes on 2 CPU cores and goes on where it
-was interrupted. The order matters: what a frame shows (words), what is visible at a time (captions), when something is
-visible (timelines), and only then how to answer, with the earlier skills mixed in so that they stay.
+Six curricula: what a frame pair shows (words), what is visible at a time (captions), when something is visible
+(timelines), reading in text alone (drills: find an event in a written timeline, weigh options), plain answers without a
+thought, a share of them to questions that come without their video (answers, with all others mixed in), and mostly
+reports, which say at length what an answer follows from. No lesson is in the form of a thought or calls a tool: that is
+what the stages of the recipe teach.
 """
 
 from __future__ import annotations
 
-import argparse
 import functools
-import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
+from vital_eval.atomic import write_atomically
 from vital_eval.conversation import Conversation
 from vital_eval.engines.checkpoint import open_checkpoint
 from vital_eval.engines.encode import Encoded, Encoder
@@ -35,26 +35,28 @@ from .words import FramePairs, backward_words
 
 STAGES = (
     Stage("words", steps=400, rate=2e-3),
-    Stage("captions", steps=400, rate=2e-3),
-    Stage("timelines", steps=800, rate=2e-3),
-    Stage("dialogues", steps=2000, rate=1.5e-3),
+    Stage("captions", steps=300, rate=2e-3),
+    Stage("timelines", steps=600, rate=2e-3),
+    Stage("drills", steps=500, rate=1.5e-3),
+    Stage("answers", steps=600, rate=1.5e-3),
+    Stage("reports", steps=400, rate=1.5e-3),
 )
 #: Conversations a step.
 BATCH = 32
 #: Frame pairs a step of the words stage, at least.
 PAIRS = 160
 
-#: Questions of the dialogue stage and how often each is drawn.
+#: Questions of the answers stage and how often each is drawn.
 _ASKS = {
-    Ask.MOMENT: 0.34,
-    Ask.MOMENTS: 0.08,
-    Ask.SHAPE_AND_MOMENT: 0.16,
-    Ask.COLOUR_BETWEEN: 0.18,
+    Ask.MOMENT: 0.3,
+    Ask.MOMENTS: 0.1,
+    Ask.SHAPE_AND_MOMENT: 0.15,
+    Ask.COLOUR_BETWEEN: 0.2,
     Ask.COLOUR_FIRST: 0.05,
     Ask.COLOUR_AT_END: 0.05,
     Ask.SIDE: 0.05,
     Ask.COUNT: 0.05,
-    Ask.SIZE: 0.04,
+    Ask.SIZE: 0.05,
 }
 _OPTIONS = {
     Ask.SHAPE_AND_MOMENT: (4, 5),
@@ -62,6 +64,29 @@ _OPTIONS = {
     Ask.COLOUR_FIRST: (4,),
     Ask.COLOUR_AT_END: (4, 6, 8),
     Ask.SIDE: (2,),
+}
+
+
+#: Lessons of the last curricula: each kind and the sum of the shares up to it.
+_SHARES = {
+    "answers": {
+        "timeline": 0.15,
+        "caption": 0.2,
+        "choice": 0.3,
+        "find": 0.4,
+        "report": 0.8,
+        "blind": 0.87,
+        "direct": 1,
+    },
+    "reports": {
+        "timeline": 0.1,
+        "caption": 0.12,
+        "choice": 0.2,
+        "find": 0.3,
+        "report": 0.9,
+        "blind": 0.94,
+        "direct": 1,
+    },
 }
 
 
@@ -78,11 +103,11 @@ class Lessons:
         self._encoder = encoder
         self._tokenizer = tokenizer
         self._seed = seed
-        self._teachers = {mode: Teacher(preset("nano", mode, ""), self._speak) for mode in Mode}
+        self._teachers = {mode: Teacher(preset("nano", mode, ""), self._speak) for mode in (Mode.BLIND, Mode.DIRECT)}
 
     def draw(self, stage: str, step: int) -> Sequence[Encoded]:
         """Return the encoded conversations of one step of a stage."""
-        return [self._draw_one(stage, step, row) for row in range(BATCH)]
+        return [self._draw_one(stage, step, row) for row in range(BATCH if stage != "drills" else 2 * BATCH)]
 
     def draw_pairs(self, step: int) -> FramePairs:
         """Return frame pairs and the words that name what they show."""
@@ -117,63 +142,71 @@ class Lessons:
 
     def _lesson(self, stage: str, rng: np.random.Generator) -> Conversation:
         longest = float(rng.choice([36.0, 70.0, 120.0]))
-        kind = rng.random()
+        sort = rng.random()
         plan = VideoPlan(
             shortest=24.0,
             longest=longest,
-            tiled=kind < 0.1,
-            repeated=0.1 < kind < 0.25,
-            flash=0.25 < kind < 0.5,
-            ends_visible=0.5 < kind < 0.6,
+            tiled=sort < 0.1,
+            repeated=0.1 < sort < 0.25,
+            flash=0.25 < sort < 0.5,
+            ends_visible=0.5 < sort < 0.6,
         )
         video = make_video(plan, rng)
-        teacher = self._teachers[Mode.TOOL]
+        teacher = self._teachers[Mode.DIRECT]
         lesson = rng.random()
         if stage == "captions":
             return teacher.caption(video, rng, pairs=int(rng.integers(2, 9)))
         if stage == "timelines":
             return teacher.caption(video, rng, pairs=6) if lesson < 0.15 else teacher.timeline(video, rng)
-        if stage != "dialogues":
+        if stage == "drills":
+            return teacher.choice(rng) if lesson < 0.4 else teacher.find(video, rng)
+        if stage not in _SHARES:
             raise ValueError(f"stage {stage!r} has no conversations")
-        if lesson < 0.2:
+        kind = next(kind for kind, upto in _SHARES[stage].items() if lesson < upto)
+        if kind == "timeline":
             return teacher.timeline(video, rng)
-        if lesson < 0.25:
+        if kind == "caption":
             return teacher.caption(video, rng, pairs=6)
+        if kind == "choice":
+            return teacher.choice(rng)
+        if kind == "find":
+            return teacher.find(video, rng)
         ask = Ask(str(rng.choice([ask.value for ask in _ASKS], p=list(_ASKS.values()))))
         if ask is Ask.MOMENTS:
             video = make_video(VideoPlan(24.0, longest, repeated=True), rng)
         if ask is Ask.COLOUR_AT_END:
             video = make_video(VideoPlan(24.0, longest, ends_visible=True), rng)
-        options = int(rng.choice(_OPTIONS.get(ask, (0,))))
-        mode = Mode(str(rng.choice(["direct", "cot", "tool"], p=[0.2, 0.35, 0.45])))
-        return self._teachers[mode].dialogue(video, ask_question(ask, video, rng, options), rng)
+        question = ask_question(ask, video, rng, int(rng.choice(_OPTIONS.get(ask, (0,)))))
+        if kind == "report":
+            return teacher.report(video, question, rng)
+        return self._teachers[Mode.BLIND if kind == "blind" else Mode.DIRECT].dialogue(video, question, rng)
 
     def _speak(self, text: str) -> tuple[int, ...]:
         return (*self._tokenizer(text, add_special_tokens=False)["input_ids"], self._tokenizer.eos_token_id)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Train vital-nano from scratch into a folder."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint and the training state")
-    parser.add_argument("--seed", type=int, default=0, help="seed of weights and train world (default 0)")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(options.seed)
+def train_base(folder: Path, seed: int, report: Callable[[str], None]) -> Path:
+    """Train the base from scratch; an interrupted call goes on.
+
+    Args:
+        folder: gets the states of the curricula and ``checkpoint/``, which is complete when this returns.
+        seed: of the weights and of the train world's lessons.
+        report: called with one line now and then.
+
+    Returns:
+        The checkpoint's folder.
+    """
+    checkpoint, done = folder / "checkpoint", folder / "complete"
+    if done.is_file():
+        return checkpoint
+    torch.manual_seed(seed)
     tokenizer = build_tokenizer()
     model = build_model(tokenizer)
-    folder = options.out / "checkpoint"
-    save_checkpoint(model, tokenizer, folder)
+    save_checkpoint(model, tokenizer, checkpoint)
     encoder = Encoder(
-        open_checkpoint(folder), tokenizer, tokenizer.convert_tokens_to_ids("<|video_pad|>"), tokenizer.eos_token_id
+        open_checkpoint(checkpoint), tokenizer, tokenizer.convert_tokens_to_ids("<|video_pad|>"), tokenizer.eos_token_id
     )
-    lessons = Lessons(encoder, tokenizer, options.seed)
-    started = time.monotonic()
-
-    def report(line: str) -> None:
-        sys.stdout.write(f"[{time.monotonic() - started:6.0f} s] {line}\n")
-        sys.stdout.flush()
+    lessons = Lessons(encoder, tokenizer, seed)
 
     def backward(stage: str, step: int) -> float:
         if stage == "words":
@@ -181,17 +214,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return backward_mean(model, lessons.draw(stage, step), tokenizer.pad_token_id)
 
     for stage in STAGES:
-        state = options.out / f"{stage.name}.safetensors"
-        train_stage(
-            model,
-            stage,
-            functools.partial(backward, stage.name),
-            state,
-            report,
-        )
-        save_checkpoint(model, tokenizer, folder)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        train_stage(model, stage, functools.partial(backward, stage.name), folder / f"{stage.name}.safetensors", report)
+    save_checkpoint(model, tokenizer, checkpoint)
+    for stage in STAGES:
+        (folder / f"{stage.name}.safetensors").unlink(missing_ok=True)
+    write_atomically(done, "")
+    return checkpoint
