@@ -26,7 +26,7 @@ from vital_eval.span import Span
 from vital_eval.task import Answer, AnswerKind
 from vital_eval.toolbox import GetVideoClipFrame, parse_call
 from vital_eval.training.collate import collate, token_losses
-from vital_eval.training.nano_base import STAGES, Lessons
+from vital_eval.training.nano_base import STAGES, Lessons, whole_right
 from vital_eval.training.nano_dialogues import NotVisibleError, Teacher, look, weigh, whole_seconds
 from vital_eval.training.nano_model import FIXED_TEXTS, build_model, build_tokenizer, save_checkpoint
 from vital_eval.training.sft import Stage, backward_mean, train_stage
@@ -234,3 +234,20 @@ def test_view_labels_are_the_times_the_prompt_prints() -> None:
     assert scene.labels[0] == int(sum(scene.clip.timestamps[:2]) / 2)
     assert isinstance(_dialogues(Mode.DIRECT, Ask.COUNT, 1)[0][2][-1], AssistantTurn)
     assert isinstance(_dialogues(Mode.DIRECT, Ask.COUNT, 1)[0][2][0], Message)
+
+
+def test_an_answer_is_right_only_as_a_whole(lessons: Lessons) -> None:
+    items = lessons.draw("drills", 0)[:4]
+    torch.manual_seed(0)
+    model = build_model(build_tokenizer())
+    assert whole_right(model, items, 0) == 0
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(60):
+        optimiser.zero_grad()
+        backward_mean(model, items, 0)
+        optimiser.step()
+    assert whole_right(model, items, 0) == 1
+    # The control: one token that is not the model's makes one conversation of four wrong.
+    ids = items[0].ids.copy()
+    ids[np.flatnonzero(items[0].is_sampled)[-2]] += 1
+    assert whole_right(model, [dataclasses.replace(items[0], ids=ids), *items[1:]], 0) == 0.75
