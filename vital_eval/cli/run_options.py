@@ -22,6 +22,7 @@ _DEFAULTS: dict[str, Any] = {
     "label": "",
     "attempts": 1,
     "engine": "hf",
+    "engine_option": [],
     "device": "auto",
     "dtype": "auto",
     "batch_size": 8,
@@ -60,7 +61,16 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     add("--limit", type=_positive, metavar="K", help="K samples per task, always the same ones; the run is marked")
     add("--shard", type=_shard, metavar="I/N", help="one of N parts of every task")
     add("--attempts", type=_positive, metavar="K", help="answers per sample; needs a temperature above 0")
-    add("--engine", metavar="NAME", help="engine by name (default: hf)")
+    add("--engine", metavar="NAME", help="engine by name: hf (default), openai, vllm, or a plugin's")
+    add("--base-url", metavar="URL", help="of openai: the server, as http://localhost:8000/v1; no --checkpoint")
+    add("--model", metavar="NAME", help="of openai: the model's name there, if it has several")
+    add("--transport", metavar="NAME", help="of openai: mp4-rgb (default), video-jpeg or images, all without loss")
+    add(
+        "--engine-option",
+        action="append",
+        metavar="NAME=VALUE",
+        help="an option of the engine's own, such as tensor_parallel=2 of vllm (again for more)",
+    )
     add("--device", help="torch device (default: auto)")
     add("--dtype", help="of the weights: auto (default), bfloat16, float16, float32")
     add("--batch-size", type=_positive, metavar="N", help="turns the engine writes together (default: 8)")
@@ -193,7 +203,8 @@ def _value(path: Path, key: str, value: Any, action: argparse.Action) -> Any:
             f"{path}: {key} cannot be {value!r}", f"write it as the flag --{key.replace('_', '-')} takes it"
         )
     if isinstance(action, argparse._AppendAction):
-        return [Path(str(item)) for item in values]
+        kind = action.type if callable(action.type) else str
+        return [kind(str(item)) for item in values]
     text = ",".join(str(item) for item in values)
     try:
         return action.type(text) if callable(action.type) else text
