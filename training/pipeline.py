@@ -122,7 +122,7 @@ def read_stage(stage: StageRecipe, data: Path) -> tuple[StageRecord, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Session:
+class _Training:
     """What every step of a training needs, unchanged from its start to its end."""
 
     where: Circumstances
@@ -152,29 +152,29 @@ async def train_stages(
     if where.tensorboard:
         require_tensorboard()
     together = processes or Processes()
-    session = _Session(where, Registries(), report if together.first else _say_nothing, together)
+    training = _Training(where, Registries(), report if together.first else _say_nothing, together)
     for number, stage in enumerate(stages):
         made = where.make_base is not None and not stage.init
         if not made and stage.init not in {earlier.name for earlier in stages[:number]}:
             _require_start(stage, where)
     if where.make_base is not None and (where.benchmarks is not None or not all(stage.init for stage in stages)):
         if together.first:
-            where.make_base(where.base.parent, where.seed, session.report)
+            where.make_base(where.base.parent, where.seed, training.report)
         together.barrier()
     runs = []
     if where.benchmarks is not None:
         modes = tuple(dict.fromkeys(stage.mode for stage in stages))
-        runs.append(await _score(where.base, where.out / "base" / RUN, "base", modes, session))
+        runs.append(await _score(where.base, where.out / "base" / RUN, "base", modes, training))
     for stage in stages:
         folder = where.out / stage.name
         start = _require_start(stage, where)
         # The first process says: another might look when the checkpoint is just being written.
         if together.gather([(folder / CHECKPOINT).is_dir()] if together.first else [])[0]:
-            session.report(f"{stage.name} is trained already")
+            training.report(f"{stage.name} is trained already")
         else:
-            await _train(stage, start, folder, session)
+            await _train(stage, start, folder, training)
         if where.benchmarks is not None:
-            runs.append(await _score(folder / CHECKPOINT, folder / RUN, stage.name, (stage.mode,), session))
+            runs.append(await _score(folder / CHECKPOINT, folder / RUN, stage.name, (stage.mode,), training))
     return tuple(runs)
 
 
@@ -192,8 +192,8 @@ def _require_start(stage: StageRecipe, where: Circumstances) -> Path:
     return start
 
 
-async def _train(stage: StageRecipe, start: Path, folder: Path, session: _Session) -> None:
-    where, together = session.where, session.together
+async def _train(stage: StageRecipe, start: Path, folder: Path, training: _Training) -> None:
+    where, together = training.where, training.together
     records = read_stage(stage, where.data)
     folder.mkdir(parents=True, exist_ok=True)
     # Small steps vanish in bfloat16 weights, so what is trained is kept in float32 unless asked for otherwise.
@@ -202,9 +202,9 @@ async def _train(stage: StageRecipe, start: Path, folder: Path, session: _Sessio
     try:
         if isinstance(stage.train, DgrpoStage):
             async with _videos(stage.train.protocol, engine, where) as videos:
-                await _reinforce(stage.train, records, engine, videos, folder, session)
+                await _reinforce(stage.train, records, engine, videos, folder, training)
         else:
-            _teach(stage.train, records, engine, folder, session)
+            _teach(stage.train, records, engine, folder, training)
         if together.first:
             draw_curves({stage.name: folder / f"{stage.name}.jsonl"}, folder / CURVES)
             save_trained(engine.parts.model, start, folder / CHECKPOINT)
@@ -224,29 +224,31 @@ async def _reinforce(
     engine: HFEngine,
     videos: Videos,
     folder: Path,
-    session: _Session,
+    training: _Training,
 ) -> None:
     parts = engine.parts
     reference = copy.deepcopy(parts.model).eval().requires_grad_(False) if stage.loss.kl else None
     policy = Policy(parts.model, reference, parts.encoder, engine, parts.vocabulary.pad_id, parts.vocabulary.banned_ids)
     problems = problems_of_records([record for record in records if isinstance(record, RlRecord)])
-    session.report(f"{stage.name}: {len(problems)} problems, {stage.length(len(problems))} steps")
+    training.report(f"{stage.name}: {len(problems)} problems, {stage.length(len(problems))} steps")
     await train_dgrpo(
         policy,
         stage,
         problems,
-        _tools(stage.protocol, session.registries),
+        _tools(stage.protocol, training.registries),
         videos.open,
         folder,
-        session.where.seed,
-        session.report,
-        processes=session.together,
-        saved=_events(stage.name, session.where),
+        training.where.seed,
+        training.report,
+        processes=training.together,
+        saved=_events(stage.name, training.where),
     )
 
 
-def _teach(stage: SftStage, records: Sequence[StageRecord], engine: HFEngine, folder: Path, session: _Session) -> None:
-    parts, together = engine.parts, session.together
+def _teach(
+    stage: SftStage, records: Sequence[StageRecord], engine: HFEngine, folder: Path, training: _Training
+) -> None:
+    parts, together = engine.parts, training.together
 
     def speak(text: str) -> tuple[int, ...]:
         ids = parts.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -254,24 +256,24 @@ def _teach(stage: SftStage, records: Sequence[StageRecord], engine: HFEngine, fo
 
     told = [record for record in records if not isinstance(record, RlRecord)]
     limit = int(parts.model.config.get_text_config().max_position_embeddings)
-    tools = _tools(stage.protocol, session.registries)
+    tools = _tools(stage.protocol, training.registries)
     # In a loop of its own, because videos are decoded while this thread trains.
     with BackgroundLoop() as background, _interruptible():
-        videos = _videos(stage.protocol, engine, session.where)
+        videos = _videos(stage.protocol, engine, training.where)
         try:
             player = LessonPlayer(stage.protocol, tools, engine.info, speak, videos.open, background)
             lessons = lessons_of_records(told, player, parts.encoder, limit, together).require_share(_LEAST_KEPT)
-            session.report(f"{stage.name}: {lessons.summary()}")
+            training.report(f"{stage.name}: {lessons.summary()}")
             train_sft(
                 parts.model,
                 parts.encoder,
                 lessons.kept,
                 stage,
                 folder,
-                session.where.seed,
-                session.report,
+                training.where.seed,
+                training.report,
                 processes=together,
-                saved=_events(stage.name, session.where),
+                saved=_events(stage.name, training.where),
             )
         finally:
             background.run(videos.close())
@@ -301,12 +303,12 @@ def _interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-async def _score(checkpoint: Path, folder: Path, label: str, modes: Sequence[Mode], session: _Session) -> Path:
-    where = session.where
+async def _score(checkpoint: Path, folder: Path, label: str, modes: Sequence[Mode], training: _Training) -> Path:
+    where = training.where
     if where.benchmarks is None:
         raise ValueError("nothing to score on")
-    if session.together.first:
-        plan = plan_scoring(where.benchmarks, modes, session.registries)
+    if training.together.first:
+        plan = plan_scoring(where.benchmarks, modes, training.registries)
         engine = load_engine(checkpoint, where.device, where.dtype, where.batch_size)
         try:
             summary = await score_checkpoint(plan, engine, folder, label)
@@ -317,8 +319,8 @@ async def _score(checkpoint: Path, folder: Path, label: str, modes: Sequence[Mod
             for cell in summary.cells
             if cell.headline.value is not None
         ]
-        session.report(f"{label}: {', '.join(found)}")
-    session.together.barrier()
+        training.report(f"{label}: {', '.join(found)}")
+    training.together.barrier()
     return folder
 
 
