@@ -32,17 +32,17 @@ _TEXT = preset("nano", Mode.COT, "choices")
 _FIXED = [
     "task", "mode", "protocol", "sample_id", "attempt", "cluster", "outcome", "reason", "answer_text", "letter",
     "number", "start", "end", "spans", "seconds", "frames", "visual_tokens", "new_tokens", "n_turns", "n_calls", "stop",
-    "error", "duration",
+    "error", "duration", "began", "open_seconds", "decode_seconds", "unfinished_turn_began",
 ]  # fmt: skip
 _SCORES = ["score.iou", "score.right"]
 
 
 def _turn(call: ToolCall | None = None, visual: int = 24) -> Turn:
-    return Turn("words \ud800", FinishReason.STOP_STRING, 40, 8, visual, 12, 0.2, call, ("odd",))
+    return Turn("words \ud800", FinishReason.STOP_STRING, 40, 8, visual, 12, 0.2, call, ("odd",), 0.5, 0.1, 0.05)
 
 
 def _grounded(index: int) -> Record:
-    good = ToolCall('{"a": 1}', "clip", "", "shown", (2.0, 4.0), ("clamped",), (2.5, 3.5))
+    good = ToolCall('{"a": 1}', "clip", "", "shown", (2.0, 4.0), ("clamped",), (2.5, 3.5), 0.3)
     bad = ToolCall("{", "", "bad-json", "no")
     return Record(
         task="moments",
@@ -64,6 +64,9 @@ def _grounded(index: int) -> Record:
             9.0,
             "",
             1.5,
+            1.7e9,
+            0.1,
+            0.4,
         ),
     )
 
@@ -120,7 +123,8 @@ def test_one_row_per_record_turn_and_call(tmp_path: Path) -> None:
         "outcome": "answered", "reason": "several-spans", "answer_text": "1 to 2 and 3 to 4", "letter": None,
         "number": None, "start": 1.0, "end": 2.0, "spans": ((1.0, 2.0), (3.0, 4.0)), "seconds": 1.5, "frames": 4,
         "visual_tokens": 48, "new_tokens": 36, "n_turns": 3, "n_calls": 2, "stop": "answered", "error": "",
-        "duration": 9.0, "score.iou": 0.25, "score.right": None, "attribute.kind": None, "attribute.source": "anet",
+        "duration": 9.0, "began": 1.7e9, "open_seconds": 0.1, "decode_seconds": 0.4, "unfinished_turn_began": None,
+        "score.iou": 0.25, "score.right": None, "attribute.kind": None, "attribute.source": "anet",
     }  # fmt: skip
     assert (chosen["letter"], chosen["number"], chosen["start"], chosen["spans"]) == ("B", 2.5, None, ())
     assert (chosen["score.right"], chosen["score.iou"], chosen["duration"]) == (1.0, None, 70.0)
@@ -130,11 +134,13 @@ def test_one_row_per_record_turn_and_call(tmp_path: Path) -> None:
     assert run.turns[["sample_id", "turn", "called", "visual_tokens"]].to_numpy().tolist() == [
         ["s0", 0, True, 24], ["s0", 1, True, 24], ["s0", 2, False, 48], ["s1", 0, False, 24],
     ]  # fmt: skip
+    assert run.turns[["began", "queue_seconds", "prefill_seconds"]].to_numpy().tolist() == [[0.5, 0.1, 0.05]] * 4
     assert run.turns["text"][0] == "words \ud800"
     assert run.turns["anomalies"][0] == ("odd",)
     bad, good = (_plain(row) for _, row in run.calls.iterrows())
     assert (bad["turn"], bad["succeeded"], bad["error"], bad["start"], bad["frames"]) == (0, False, "bad-json", None, 0)
     assert (good["turn"], good["succeeded"], good["start"], good["end"], good["frames"]) == (1, True, 2.0, 4.0, 2)
+    assert (bad["seconds"], good["seconds"]) == (None, 0.3)
     assert (good["name"], good["notes"], good["raw"], good["message"]) == ("clip", ("clamped",), '{"a": 1}', "shown")
 
 

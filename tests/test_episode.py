@@ -276,11 +276,24 @@ def test_full_context_is_an_outcome() -> None:
     assert len(trajectory.tool_calls) == 1
 
 
+class Hangs(ScriptedEngine):
+    """Writes one turn and no other."""
+
+    async def generate(self, request: GenerationRequest) -> Generation:
+        """Hang in the second."""
+        if any(isinstance(entry, AssistantTurn) for entry in request.conversation):
+            await asyncio.Event().wait()
+        return await super().generate(request)
+
+
 def test_the_time_limit_ends_a_hanging_engine() -> None:
-    trajectory, _ = play("", engine=ScriptedEngine(turns(CALL), delay=0.08), max_seconds=0.12)
+    trajectory, _ = play("", engine=Hangs(turns(CALL)), max_seconds=0.5)
     assert trajectory.stop is StopReason.TIMEOUT
     assert len(trajectory.turns) == 1
-    assert "0.12" in trajectory.error
+    assert "0.5" in trajectory.error
+    began = trajectory.unfinished_turn_began
+    assert began is not None
+    assert trajectory.turns[0].seconds < began < trajectory.seconds
 
 
 def test_decoding_does_not_use_up_the_models_time() -> None:
@@ -301,11 +314,107 @@ def test_an_engines_own_timeout_is_not_the_models() -> None:
         asyncio.run(run_episode(attempt(), ScriptedEngine(reply), FakeFootage().open))
 
 
-def test_seconds_come_from_the_clock() -> None:
-    ticks = iter([10.0, 13.5])
-    engine = ScriptedEngine(turns(ANSWER))
-    trajectory = asyncio.run(run_episode(attempt(), engine, FakeFootage().open, clock=lambda: next(ticks)))
-    assert trajectory.seconds == 3.5
+class Hours:
+    """A clock that goes on only when it is told to, and a video and an engine that take time on it."""
+
+    def __init__(self, *texts: str, fails: Callable[[Span | None], MediaError | None] | None = None) -> None:
+        self.now = 1e6
+        self.footage = FakeFootage(fails=fails)
+        self.says = turns(*texts)
+
+    async def open(self) -> Footage:
+        """Take 1 second."""
+        self.now += 1
+        return Footage(DURATION, DURATION - 0.5, self.read)
+
+    async def read(self, span: Span | None, view: View) -> Clip:
+        """Take 2 seconds for the whole video, 4 for a clip."""
+        self.now += 2 if span is None else 4
+        return await self.footage.read(span, view)
+
+    def reply(self, request: GenerationRequest) -> str:
+        """Take 8 seconds for the first turn, 16 for the second; a lost device is noticed after that."""
+        self.now += 8 if len(request.conversation) == 2 else 16
+        text = self.says(request)
+        if text == "lost":
+            raise EngineError("device lost")
+        return text
+
+    def play(self, **changes: object) -> Trajectory:
+        """Return the episode, which began at midnight."""
+        job, engine = attempt(**changes), Parted(self.reply)
+        return asyncio.run(
+            run_episode(job, engine, self.open, clock=lambda: self.now, wall_clock=lambda: 1_767_225_600.123_456)
+        )
+
+
+class Parted(ScriptedEngine):
+    """Knows what it spent a turn on, and thinks that it took ever so long."""
+
+    async def generate(self, request: GenerationRequest) -> Generation:
+        """Say so."""
+        said = await super().generate(request)
+        return dataclasses.replace(said, seconds=1e9, queue_seconds=2.000_04, prefill_seconds=3.000_06)
+
+
+def test_times_tell_what_an_episode_was_spent_on() -> None:
+    trajectory = Hours(CALL, ANSWER).play()
+    assert trajectory.stop is StopReason.ANSWERED
+    assert trajectory.began == 1_767_225_600.1235
+    assert (trajectory.open_seconds, trajectory.decode_seconds, trajectory.unfinished_turn_began) == (1, 2, None)
+    first, second = trajectory.turns
+    assert (first.began, first.seconds, second.began, second.seconds) == (3, 8, 15, 16)
+    assert (first.queue_seconds, first.prefill_seconds, first.writing_seconds) == (2.0, 3.0001, pytest.approx(2.9999))
+    assert first.tool_call is not None
+    assert first.tool_call.seconds == 4
+    assert trajectory.seconds == 31
+
+
+def test_a_call_that_is_not_carried_out_takes_no_time() -> None:
+    first, second, third = Hours(CALL, CALL, ANSWER).play(max_tool_calls=1, max_turns=3).turns
+    calls = [turn.tool_call for turn in (first, second)]
+    assert [(call.error, call.seconds) for call in calls if call] == [("", 4), ("over-budget", 0)]
+    assert (third.began, third.seconds) == (31, 16)
+
+
+def test_an_engine_that_knows_no_parts_leaves_them_open() -> None:
+    (turn,) = play(ANSWER)[0].turns
+    assert (turn.queue_seconds, turn.prefill_seconds, turn.writing_seconds) == (None, None, None)
+
+
+def test_the_turn_under_way_when_an_episode_fails_is_told() -> None:
+    trajectory = Hours(CALL, "lost").play()
+    assert trajectory.stop is StopReason.ENGINE_FAILED
+    assert len(trajectory.turns) == 1
+    assert (trajectory.unfinished_turn_began, trajectory.seconds) == (15, 31)
+
+
+def test_a_video_that_fails_took_its_time() -> None:
+    unreadable = MediaError("unreadable", "v.mp4 is no video")
+    trajectory = Hours(ANSWER, fails=lambda _: unreadable).play()
+    assert trajectory.stop is StopReason.MEDIA_FAILED
+    assert (trajectory.open_seconds, trajectory.decode_seconds, trajectory.seconds) == (1, 2, 3)
+    assert trajectory.unfinished_turn_began is None
+
+    class Gone(Hours):
+        async def open(self) -> Footage:
+            await super().open()
+            raise unreadable
+
+    trajectory = Gone(ANSWER).play()
+    assert (trajectory.open_seconds, trajectory.decode_seconds, trajectory.seconds) == (1, 0, 1)
+
+
+def test_times_are_kept_to_a_tenth_of_a_millisecond() -> None:
+    trajectory, _ = play(turns(CALL, ANSWER))
+    times = [trajectory.seconds, trajectory.began, *(turn.seconds for turn in trajectory.turns)]
+    assert times == [round(time, 4) for time in times if time is not None]
+
+
+def test_time_moves_no_answer() -> None:
+    quick, _ = play(turns(CALL, ANSWER))
+    assert Hours(CALL, ANSWER).play() == quick
+    assert Hours(CALL, f"{ANSWER} ").play().turns != play(turns(CALL, ANSWER.upper()))[0].turns
 
 
 def test_duration_is_probed_when_the_annotation_has_none() -> None:

@@ -13,7 +13,7 @@ _IMPORTS = """
 import importlib, pkgutil, sys, vital_eval
 heavy = {"torch", "transformers", "pandas", "numpy"} & set(sys.modules)
 assert not heavy, heavy
-for name in ("tasks", "leaderboards", "training", "video", "engines", "nano", "cli", "metrics", "parsing"):
+for name in ("tasks", "leaderboards", "training", "video", "engines", "nano", "cli", "metrics", "parsing", "cluster"):
     package = importlib.import_module(f"vital_eval.{name}")
     assert list(pkgutil.iter_modules(package.__path__)), name
 from importlib.resources import files

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import string
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.timeless import timeless
 from vital_eval.errors import RunLogError
 from vital_eval.generation import FinishReason
 from vital_eval.outcome import Outcome
@@ -27,6 +29,7 @@ _counts = st.integers(0, 10**9)
 _texts = st.text(st.characters(exclude_categories=()), max_size=20).map(
     lambda text: "".join(character for character in text if not "\udc00" <= character <= "\udfff")
 )
+_times = st.none() | st.floats(0, 1e10)
 _windows = st.tuples(_numbers, _numbers)
 _spans = st.tuples(st.floats(0, 1e5), st.floats(1e-3, 1e5)).map(lambda pair: Span(pair[0], pair[0] + pair[1]))
 _notes = st.lists(_texts, max_size=2).map(tuple)
@@ -39,6 +42,7 @@ _calls = st.builds(
     span=st.none() | _windows,
     notes=_notes,
     frame_times=st.lists(_numbers, max_size=3).map(tuple),
+    seconds=_times,
 )
 _turns = st.builds(
     Turn,
@@ -51,6 +55,9 @@ _turns = st.builds(
     seconds=_numbers,
     tool_call=st.none() | _calls,
     anomalies=_notes,
+    began=_times,
+    queue_seconds=_times,
+    prefill_seconds=_times,
 )
 _trajectories = st.builds(
     Trajectory,
@@ -61,6 +68,10 @@ _trajectories = st.builds(
     duration=_numbers,
     error=_texts,
     seconds=_numbers,
+    began=_times,
+    open_seconds=_times,
+    decode_seconds=_times,
+    unfinished_turn_began=_times,
 )
 _records = st.builds(
     Record,
@@ -91,9 +102,12 @@ _records = st.builds(
 @settings(max_examples=60, deadline=None)
 @given(_records)
 def test_round_trip_is_exact(record: Record) -> None:
-    assert record_from_json(record_to_json(record)) == record
+    data = record_to_json(record)
     line = record_to_line(record)
-    assert record_from_json(loads_strictly(line)) == record
+    # Records are equal whatever they took, so their data is compared as well.
+    for back in (record_from_json(data), record_from_json(loads_strictly(line))):
+        assert back == record
+        assert record_to_json(back) == data
     assert line.endswith("\n")
     assert line.isascii()
     assert line[:-1].isprintable()
@@ -114,6 +128,71 @@ def _example(**changes: Any) -> Record:
         "trajectory": Trajectory((), StopReason.ANSWERED, "1 to 2", (0.0, 0.5), 10.0),
     }
     return Record(**{**fields, **changes})
+
+
+def _timed() -> Record:
+    call = ToolCall("{}", "clip", "", "seen", (1.0, 2.0), (), (1.0,), 0.25)
+    turn = Turn("t", FinishReason.STOP_STRING, 4, 0, 2, 1, 1.5, call, (), 0.5, 0.125, 0.25)
+    trajectory = Trajectory(
+        (turn,), StopReason.ENGINE_FAILED, None, (), 9.0, "lost", 3.0, 1.7e9, 0.125, 0.25, unfinished_turn_began=2.5
+    )
+    return _example(trajectory=trajectory)
+
+
+def test_records_are_equal_whatever_they_took() -> None:
+    record = _timed()
+    bare = timeless(record)
+    assert bare == record
+    assert record_to_json(bare) != record_to_json(record)
+    assert _times_in(record_to_json(bare)) == {0.0, None}
+    # The control: a time of the video's is no time that was spent.
+    turn = dataclasses.replace(record.trajectory.turns[0], tool_call=None)
+    assert dataclasses.replace(record.trajectory, turns=(turn,)) != record.trajectory
+
+
+def test_records_without_the_newer_times_are_read() -> None:
+    data = record_to_json(_timed())
+    for part in _parts(data):
+        for name in ("began", "open_seconds", "decode_seconds", "unfinished_turn_began"):
+            part.pop(name, None)
+        for name in ("queue_seconds", "prefill_seconds"):
+            part.pop(name, None)
+    del data["trajectory"]["turns"][0]["tool_call"]["seconds"]
+    old = record_from_json(data)
+    assert old == _timed()
+    assert (old.trajectory.seconds, old.trajectory.turns[0].seconds) == (3.0, 1.5)
+    assert (old.trajectory.began, old.trajectory.turns[0].began, old.trajectory.tool_calls[0].seconds) == (None,) * 3
+    assert old.trajectory.turns[0].writing_seconds is None
+
+
+def test_what_is_left_of_a_turn_is_writing() -> None:
+    turn = _timed().trajectory.turns[0]
+    assert turn.writing_seconds == 1.125
+    assert dataclasses.replace(turn, seconds=0.3749).writing_seconds == 0.0
+    assert dataclasses.replace(turn, queue_seconds=None).writing_seconds is None
+
+
+@pytest.mark.parametrize("value", ["1", True, [1.0], math.nan])
+@pytest.mark.parametrize("name", ["began", "open_seconds", "decode_seconds", "unfinished_turn_began"])
+def test_a_time_that_is_no_number_is_refused(name: str, value: object) -> None:
+    data = record_to_json(_timed())
+    data["trajectory"][name] = value
+    with pytest.raises(RunLogError, match="not a finite number"):
+        record_from_json(data)
+
+
+def _parts(data: dict[str, Any]) -> list[dict[str, Any]]:
+    turns = data["trajectory"]["turns"]
+    return [data["trajectory"], *turns, *(turn["tool_call"] for turn in turns)]
+
+
+def _times_in(data: dict[str, Any]) -> set[float | None]:
+    return {
+        value
+        for part in _parts(data)
+        for name, value in part.items()
+        if name == "seconds" or name.endswith(("_seconds", "began"))
+    }
 
 
 def test_key_is_what_resume_goes_by() -> None:

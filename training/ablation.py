@@ -27,9 +27,9 @@ class AblationRow:
     Attributes:
         name: stage, or ``base``.
         mode: how it was asked.
-        against: what the difference is to; ``""`` for the base.
+        against: what the difference is to; ``""`` for the base, and where that was not scored.
         score: mean of the headline metrics over the benchmarks, every benchmark with equal weight.
-        difference: paired over the same samples; ``None`` for the base.
+        difference: paired over the same samples; ``None`` where there is none.
         p: of a sign-flip permutation test by video, not adjusted.
     """
 
@@ -48,20 +48,27 @@ def ablation(stages: Sequence[StageRecipe], out: Path) -> tuple[AblationRow, ...
     stage that starts from a text stage is compared with that stage as it was scored.
 
     Args:
-        stages: stages that were trained and scored below ``out``.
+        stages: stages that were trained and scored below ``out``; one that they start from may be missing there, and
+            the stage is then compared with nothing.
         out: output folder of the training.
     """
-    sides = scored_sides(out, ("base", *(stage.name for stage in stages)))
+    names = tuple(stage.name for stage in stages)
+    # A stage that is trained alone starts from one of an earlier call.
+    earlier = {stage.init for stage in stages if stage.init and (out / stage.init / "run").is_dir()} - set(names)
+    sides = scored_sides(out, ("base", *sorted(earlier), *names))
     rows = [
         AblationRow("base", mode, "", _score(items), None, None)
         for (name, mode), items in sides.items()
         if name == "base"
     ]
-    modes = {stage.name: stage.mode for stage in stages}
+    modes = {name: mode for name, mode in sides if name != "base"}
     for stage in stages:
         own = sides[stage.name, stage.mode]
         start = stage.init or "base"
-        other = sides[start, modes.get(start, stage.mode)]
+        other = sides.get((start, modes.get(start, stage.mode)))
+        if other is None:
+            rows.append(AblationRow(stage.name, stage.mode, "", _score(own), None, None))
+            continue
         found = compare_checkpoints(own, other)
         rows.append(AblationRow(stage.name, stage.mode, start, _score(own), found.difference, found.test.p))
     return tuple(rows)

@@ -17,7 +17,7 @@ _WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".pt", ".pth")
 
 
 def save_trained(model: PreTrainedModel, source: Path, folder: Path) -> None:
-    """Write a trained model as a checkpoint folder, atomically.
+    """Write a trained model as a checkpoint folder, atomically; what earlier tries left when they were killed goes.
 
     Configuration, tokenizer, chat template and processor settings are those of ``source``, file by file, so nothing of
     how a conversation is written changes on the way.
@@ -30,9 +30,16 @@ def save_trained(model: PreTrainedModel, source: Path, folder: Path) -> None:
     Raises:
         CheckpointError: if it cannot be written.
     """
+    from safetensors import SafetensorError
+
     temporary: Path | None = None
+    # A folder cannot be replaced in one step; the old one stays readable under another name until then.
+    old = folder.with_name(f".{folder.name}.old")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        for left in folder.parent.glob(f".{folder.name}.*"):
+            if left != old:
+                shutil.rmtree(left)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         temporary.chmod(0o755)
         model.save_pretrained(temporary, safe_serialization=True)
@@ -43,17 +50,18 @@ def save_trained(model: PreTrainedModel, source: Path, folder: Path) -> None:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         if folder.exists():
-            # A folder cannot be replaced in one step; the old one stays readable under another name until then.
-            old = folder.with_name(f".{folder.name}.old")
             shutil.rmtree(old, ignore_errors=True)
             folder.rename(old)
-            temporary.rename(folder)
-            shutil.rmtree(old)
-        else:
-            temporary.rename(folder)
+        temporary.rename(folder)
         sync_folder(folder.parent)
-    except OSError as error:
-        raise CheckpointError(f"cannot write the checkpoint {folder}: {error.strerror or error}") from error
+        shutil.rmtree(old, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
+        # Weights are written by a library that has an error of its own for a full disk.
+        problem = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise CheckpointError(
+            f"cannot write the checkpoint {folder}: {problem}",
+            "free some space and start again; training goes on from the last state that was saved",
+        ) from error
     finally:
         if temporary is not None and temporary.exists():
             shutil.rmtree(temporary)

@@ -36,9 +36,9 @@ from .problems import Problem
 from .processes import Processes, fingerprint
 from .repetition import Repetition, repetition_of, require_variety
 from .rewards import RewardRules, rollout_reward
-from .rollouts import OpenVideo, Rollout, failed, roll_out
+from .rollouts import UNDER_WAY, OpenVideo, Rollout, failed, roll_out
 from .state import cut_log, restore_state, save_state
-from .step_log import read_log
+from .step_log import append_step, read_log
 
 #: Problems by which engine and model are compared, until one is not lost to the machine.
 _PROBES = 4
@@ -174,6 +174,7 @@ async def train_dgrpo(
     save_every: int = 10,
     processes: Processes | None = None,
     saved: Callable[[Path], None] | None = None,
+    under_way: int = UNDER_WAY,
 ) -> tuple[StepMetrics, ...]:
     """Train one stage; an interrupted one goes on from its last saved state.
 
@@ -190,6 +191,7 @@ async def train_dgrpo(
         processes: who takes the steps together; this one alone if not given.
         saved: called with the log whenever a state was saved, in the first process: what is drawn from the log then
             never shows a step that is taken again.
+        under_way: episodes at a time; it moves no rollout.
 
     Returns:
         The metrics of the steps of this call.
@@ -226,15 +228,22 @@ async def train_dgrpo(
         for group in optimiser.param_groups:
             group["lr"] = stage.rate * min(1.0, (step + 1) / max(1, stage.warmup))
         metrics = await _step(
-            policy, stage, draw(problems, stage.prompts, step, seed), tools, open_video, step, optimiser, together
+            policy,
+            stage,
+            draw(problems, stage.prompts, step, seed),
+            tools,
+            open_video,
+            step,
+            optimiser,
+            together,
+            under_way,
         )
         if metrics.trained:
             await policy.sync()
         done.append(metrics)
         loops.append(metrics.looping)
         if together.first:
-            with log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(dataclasses.asdict(metrics)) + "\n")
+            append_step(log, dataclasses.asdict(metrics))
             report(
                 f"{stage.name} step {step + 1}/{steps} reward {metrics.reward:.3f} (task {metrics.task:.3f}, "
                 f"format {metrics.format:.2f}, tool {metrics.tool:.2f}) answered {metrics.answered:.0%} "
@@ -269,6 +278,7 @@ async def _step(
     step: int,
     optimiser: torch.optim.Optimizer,
     together: Processes,
+    under_way: int,
 ) -> StepMetrics:
     started = time.monotonic()
     # Numbered through the whole stage, so that no two rollouts of a problem ever share a seed.
@@ -280,6 +290,7 @@ async def _step(
         [attempt_of(problems[place], stage.protocol, tools, first + number) for place, number in asked],
         policy.engine,
         open_video,
+        under_way,
     )
     kept = [(place, rollout) for (place, _), rollout in zip(asked, rollouts, strict=True) if not failed(rollout)]
     if not together.sum((len(kept),))[0]:

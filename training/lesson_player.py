@@ -12,6 +12,7 @@ from concurrent.futures import Future
 
 from vital_eval.conversation import Conversation, clips_of
 from vital_eval.engine import EngineInfo
+from vital_eval.engines.background_loop import BackgroundLoop
 from vital_eval.episode import Attempt
 from vital_eval.errors import DataError
 from vital_eval.parsing.numbers import parse_number
@@ -21,7 +22,6 @@ from vital_eval.task import AnswerKind, Unparsed
 from vital_eval.toolbox import Tool
 from vital_eval.trajectory import StopReason
 
-from .background import BackgroundLoop
 from .mtvr.checks import thought_and
 from .mtvr.records import CotRecord, ToolCotRecord
 from .problems import Problem, answer_kind

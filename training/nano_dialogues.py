@@ -3,7 +3,8 @@
 Every time in a thought can be copied from a time the model is shown. A moment is thought as the bracket that the view
 proves: the time of the last frame pair before it and of the first one after it. In a sparse view that bracket is wide,
 in a tool's clip it is tight, and it is the right span to look at again. What is answered is the truth in whole seconds,
-as annotators give it, somewhere within that bracket; or, in the share of hasty answers, the bracket once more.
+as annotators give it, somewhere within that bracket; or, in the share of hasty answers, the first bracket that was
+thought, as if nothing had been looked at since.
 """
 
 from __future__ import annotations
@@ -154,7 +155,7 @@ class Teacher:
     Attributes:
         protocol: mode, texts and views; the same one that evaluation uses.
         speak: see :data:`Speaker`.
-        hasty: share of answers that repeat the bracket of the thought instead of stating the truth.
+        hasty: share of answers that repeat the bracket of the first thought instead of stating the truth.
     """
 
     protocol: Protocol
@@ -172,7 +173,7 @@ class Teacher:
         wide = look(video, None, self.protocol.view, rng)
         opening = self._opening(video, question, wide)
         if self.protocol.mode is Mode.TOOL:
-            return self._with_call(video, question, rng, opening, *_where_to_look(question, wide))
+            return self._with_call(video, question, rng, opening, wide)
         thought, answer = _conclude(question, wide, hasty=bool(rng.random() < self.hasty))
         said = f"<answer>{answer}</answer>"
         if self.protocol.mode is not Mode.DIRECT:
@@ -256,15 +257,17 @@ class Teacher:
         question: NanoQuestion,
         rng: np.random.Generator,
         opening: tuple[Message, ...],
-        thought: str,
-        window: tuple[int, int],
+        wide: Scene,
     ) -> Conversation:
+        thought, window = _where_to_look(question, wide)
         arguments = {"start_time": window[0], "end_time": window[1]}
         call = json.dumps({"name": GetVideoClipFrame.name, "arguments": arguments})
         span = Span(float(window[0]), min(float(window[1]), video.duration))
         close = look(video, span, self.protocol.clip_view, rng)
         result = render_tool_result(self.protocol.prompt, span.start, span.end, "")
-        closer, answer = _conclude(question, close, hasty=bool(rng.random() < self.hasty))
+        closer, answer = _conclude(question, close, hasty=False)
+        if rng.random() < self.hasty and wide.sightings(question.event.colour):
+            _, answer = _conclude(question, wide, hasty=True)
         return (
             *opening,
             self._turn(f"<think>{thought}</think><tool_call>{call}</tool_call>"),

@@ -8,6 +8,7 @@ whole seconds that the shown frames allow, because decimals that cannot be seen 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,8 @@ from .curation import Said, tool_cot_record, tool_dialogue
 from .mtvr.checks import thought_and
 from .mtvr.files import write_records
 from .mtvr.records import CotRecord, Form, Media, MtvrRecord, RlRecord, ToolCotRecord
-from .nano_dialogues import NotVisibleError, Scene, Teacher, look, whole_seconds
+from .nano_dialogues import NotVisibleError, Teacher
+from .nano_looks import HASTY, ClipWords
 
 #: Third word of the train stream's key; the recipe's stages and the training annotations of the worlds use small ones.
 _STREAM = 1000
@@ -83,9 +85,8 @@ _MIXTURE = (
     _Kind("video_r1/free_form", Ask.COLOUR_BETWEEN, AnswerKind.OPEN),
 )
 
-#: Share of demonstrations whose answer repeats the bracket of its thought, as a writer does who does not think on: the
-#: imperfection that imitation takes over and reward can see.
-HASTY = 0.5
+#: Ids of RL records: seed, form, file, number.
+_ID = re.compile(r"nano-([0-9]{1,9})-(MTVR_RL|MTVR_Tool_RL)-(.+)-([0-9]{1,9})")
 
 #: What follows the thought in each turn of a tool dialogue.
 _TAGS = ("tool_call", "answer")
@@ -166,6 +167,19 @@ def _draw(file: _File, seed: int, place: int, number: int) -> tuple[MtvrRecord, 
             continue
 
 
+def nano_video(record: RlRecord) -> NanoVideo | None:
+    """Draw the video of a record again, which its id says how; ``None`` if the record is not one written here."""
+    parts = _ID.fullmatch(record.id)
+    if parts is None:
+        return None
+    form, name = Form(parts[2]), parts[3]
+    for place, file in enumerate(_FILES):
+        if (file.form, file.name) == (form, name):
+            drawn, video = _draw(file, int(parts[1]), place, int(parts[4]))
+            return video if drawn == record else None
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class _Case:
     """A question about a video, and the RL record that asks it."""
@@ -226,7 +240,8 @@ def _rl(case: _Case, rng: np.random.Generator) -> RlRecord:
 def _tool_cot(case: _Case, rng: np.random.Generator) -> ToolCotRecord:
     if case.question.ask is Ask.MOMENT:
         # The id, which holds the seed, decides the noise.
-        return tool_cot_record(case.record, _NoisyLook(case, rng), seed=0, decimals=0)
+        words = ClipWords(case.video, case.question.event, case.question.windows, rng)
+        return tool_cot_record(case.record, words, seed=0, decimals=0)
     # The question itself names the window that the dialogue calls for.
     first, last = (_parts(turn, tag) for turn, tag in zip(_turns(case, Mode.TOOL, rng), _TAGS, strict=True))
     if "nothing" in last[0]:
@@ -247,33 +262,6 @@ _WRITERS: Mapping[Form, Callable[[_Case, np.random.Generator], MtvrRecord]] = {
     Form.TOOL_COT: _tool_cot,
     Form.TOOL_RL: _tool_rl,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class _NoisyLook:
-    """Words for a clip that the view did not choose: what the wide view shows, then what the clip shows."""
-
-    case: _Case
-    rng: np.random.Generator
-
-    def __call__(self, record: RlRecord, clip: Span) -> Said:
-        """See :data:`~.curation.Writer`."""
-        del record
-        protocol = preset("nano", Mode.TOOL, "")
-        video, colour = self.case.video, self.case.question.event.colour
-        wide = look(video, None, protocol.view, self.rng)
-        close = look(video, clip, protocol.clip_view, self.rng)
-        name = self.case.question.event.name
-        (first, *_), (last, *_) = wide.sightings(colour), close.sightings(colour)
-        return Said(
-            first_thought=f"{_timeline(wide)}. {name} {first.span}",
-            last_thought=f"{_timeline(close)}. {name} {last.span}",
-            answer=last.span if self.rng.random() < HASTY else whole_seconds(self.case.question.windows),
-        )
-
-
-def _timeline(scene: Scene) -> str:
-    return ",".join(f" {sighting.event.name} {sighting.span}" for sighting in scene.timeline())
 
 
 def _turns(case: _Case, mode: Mode, rng: np.random.Generator) -> tuple[str, ...]:

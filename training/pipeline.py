@@ -18,12 +18,14 @@ import copy
 import json
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from vital_eval.atomic import write_atomically
+from vital_eval.engine import Engine
+from vital_eval.engines.background_loop import BackgroundLoop
 from vital_eval.engines.checkpoint import open_checkpoint
 from vital_eval.engines.hf import HFEngine, load_engine
 from vital_eval.errors import DataError, VitalError
@@ -32,7 +34,6 @@ from vital_eval.protocol import Mode, Protocol
 from vital_eval.registry import Registries
 from vital_eval.toolbox import Tool
 
-from .background import BackgroundLoop
 from .checkpoints import save_trained
 from .curves import draw_curves
 from .dgrpo import DgrpoStage, train_dgrpo
@@ -44,7 +45,8 @@ from .policy import Policy
 from .problems import problems_of_records
 from .processes import Processes
 from .recipes import StageRecipe
-from .scoring import Benchmarks, plan_scoring, score_checkpoint
+from .rollouts import UNDER_WAY
+from .scoring import Benchmarks, score_together
 from .sft import SftStage, train_sft
 from .supervised import lessons_of_records
 
@@ -56,6 +58,9 @@ Report = Callable[[str], None]
 
 #: Trains a base into a folder, as ``<folder>/checkpoint``, by a seed; goes on where it was, and a finished one is kept.
 MakeBase = Callable[[Path, int, Report], Path]
+
+#: Loads a checkpoint folder: with which device, type of weights and number of conversations at a time.
+MakeEngine = Callable[[Path, str, str, int], Engine]
 
 #: A stage that would train on less of its records than this has something wrong with its data.
 _LEAST_KEPT = 0.5
@@ -81,6 +86,9 @@ class Circumstances:
         benchmarks: what checkpoints are scored on; ``None`` leaves scoring out.
         make_base: makes the base before the first stage that needs it; ``None`` if it is there.
         tensorboard: write event files below ``<out>/tensorboard`` whenever a state is saved.
+        rollout_engine: loads the engine that plays the rollouts of reinforced stages with a copy of the weights, which
+            it is given after every step; ``None`` has the trained model play them. Not part of the recipe: its draws
+            are others, from the same policy.
     """
 
     base: Path
@@ -94,6 +102,7 @@ class Circumstances:
     benchmarks: Benchmarks | None = None
     make_base: MakeBase | None = None
     tensorboard: bool = False
+    rollout_engine: MakeEngine | None = None
 
 
 def read_stage(stage: StageRecipe, data: Path) -> tuple[StageRecord, ...]:
@@ -140,8 +149,8 @@ async def train_stages(
         stages: the stage that another one starts from must come before it, or be trained already.
         where: see :class:`Circumstances`; the same in every process but for the device.
         report: called with one line now and then, by the first process only.
-        processes: who trains together; this one alone if not given. The first one alone writes and scores, and the
-            others wait for it.
+        processes: who trains together; this one alone if not given. All of them score, each its shard; the first
+            one alone writes everything else.
 
     Returns:
         The run folders of the stages, the base's first; empty without benchmarks.
@@ -152,6 +161,10 @@ async def train_stages(
     if where.tensorboard:
         require_tensorboard()
     together = processes or Processes()
+    if where.rollout_engine is not None and together.world > 1:
+        raise VitalError(
+            "an engine of its own for rollouts needs a single process", "drop --engine, or start without a launcher"
+        )
     training = _Training(where, Registries(), report if together.first else _say_nothing, together)
     for number, stage in enumerate(stages):
         made = where.make_base is not None and not stage.init
@@ -201,8 +214,8 @@ async def _train(stage: StageRecipe, start: Path, folder: Path, training: _Train
     engine = load_engine(start, where.device, dtype, where.batch_size)
     try:
         if isinstance(stage.train, DgrpoStage):
-            async with _videos(stage.train.protocol, engine, where) as videos:
-                await _reinforce(stage.train, records, engine, videos, folder, training)
+            async with _speaker(engine, start, where) as speaker:
+                await _reinforce(stage.train, records, engine, speaker, folder, training)
         else:
             _teach(stage.train, records, engine, folder, training)
         if together.first:
@@ -218,31 +231,48 @@ def _videos(protocol: Protocol, engine: HFEngine, where: Circumstances) -> Video
     return Videos(where.data, protocol.decoder, where.decode_workers, 120.0, engine.info.geometry.spatial_factor)
 
 
+@asynccontextmanager
+async def _speaker(engine: HFEngine, start: Path, where: Circumstances) -> AsyncIterator[Engine]:
+    """Give the engine that plays the rollouts."""
+    if where.rollout_engine is None:
+        yield engine
+        return
+    speaker = where.rollout_engine(start, where.device, where.dtype, where.batch_size)
+    try:
+        yield speaker
+    finally:
+        await speaker.close()
+
+
 async def _reinforce(
     stage: DgrpoStage,
     records: Sequence[StageRecord],
     engine: HFEngine,
-    videos: Videos,
+    speaker: Engine,
     folder: Path,
     training: _Training,
 ) -> None:
-    parts = engine.parts
+    parts, where = engine.parts, training.where
     reference = copy.deepcopy(parts.model).eval().requires_grad_(False) if stage.loss.kl else None
-    policy = Policy(parts.model, reference, parts.encoder, engine, parts.vocabulary.pad_id, parts.vocabulary.banned_ids)
+    vocabulary = parts.vocabulary
+    policy = Policy(parts.model, reference, parts.encoder, speaker, vocabulary.pad_id, vocabulary.banned_ids)
     problems = problems_of_records([record for record in records if isinstance(record, RlRecord)])
     training.report(f"{stage.name}: {len(problems)} problems, {stage.length(len(problems))} steps")
-    await train_dgrpo(
-        policy,
-        stage,
-        problems,
-        _tools(stage.protocol, training.registries),
-        videos.open,
-        folder,
-        training.where.seed,
-        training.report,
-        processes=training.together,
-        saved=_events(stage.name, training.where),
-    )
+    async with _videos(stage.protocol, engine, where) as videos:
+        await train_dgrpo(
+            policy,
+            stage,
+            problems,
+            _tools(stage.protocol, training.registries),
+            videos.open,
+            folder,
+            where.seed,
+            training.report,
+            processes=training.together,
+            saved=_events(stage.name, where),
+            # While some episodes decode or run a tool, the others must fill the engine's batch.
+            under_way=UNDER_WAY if speaker is engine else max(UNDER_WAY, 2 * where.batch_size),
+        )
 
 
 def _teach(
@@ -258,7 +288,7 @@ def _teach(
     limit = int(parts.model.config.get_text_config().max_position_embeddings)
     tools = _tools(stage.protocol, training.registries)
     # In a loop of its own, because videos are decoded while this thread trains.
-    with BackgroundLoop() as background, _interruptible():
+    with BackgroundLoop("training-videos") as background, _interruptible():
         videos = _videos(stage.protocol, engine, training.where)
         try:
             player = LessonPlayer(stage.protocol, tools, engine.info, speak, videos.open, background)
@@ -307,20 +337,17 @@ async def _score(checkpoint: Path, folder: Path, label: str, modes: Sequence[Mod
     where = training.where
     if where.benchmarks is None:
         raise ValueError("nothing to score on")
-    if training.together.first:
-        plan = plan_scoring(where.benchmarks, modes, training.registries)
-        engine = load_engine(checkpoint, where.device, where.dtype, where.batch_size)
-        try:
-            summary = await score_checkpoint(plan, engine, folder, label)
-        finally:
-            await engine.close()
-        found = [
-            f"{cell.task} {cell.mode.value} {100 * cell.headline.value:.1f}"
-            for cell in summary.cells
-            if cell.headline.value is not None
-        ]
-        training.report(f"{label}: {', '.join(found)}")
-    training.together.barrier()
+
+    def load() -> Engine:
+        return load_engine(checkpoint, where.device, where.dtype, where.batch_size)
+
+    summary = await score_together(where.benchmarks, modes, training.registries, load, folder, label, training.together)
+    found = [
+        f"{cell.task} {cell.mode.value} {100 * cell.headline.value:.1f}"
+        for cell in (summary.cells if summary else ())
+        if cell.headline.value is not None
+    ]
+    training.report(f"{label}: {', '.join(found)}")
     return folder
 
 

@@ -127,23 +127,30 @@ class Processes:
             work.wait()
 
     def adamw(
-        self, parameters: Iterable[torch.nn.Parameter], rate: float, weight_decay: float, *, sharded: bool = False
+        self,
+        parameters: Iterable[torch.nn.Parameter],
+        rate: float,
+        weight_decay: float,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        sharded: bool = True,
     ) -> torch.optim.Optimizer:
-        """Return AdamW, which takes the same steps either way.
+        """Return AdamW, which takes the same steps however many processes there are.
 
         Args:
             parameters: the same in every process, in the same order.
             rate: learning rate.
             weight_decay: AdamW's.
+            betas: AdamW's.
             sharded: every process keeps the two moments of its share of the weights only and tells the others what
-                became of them; before its state is saved, see :meth:`collect_state`.
+                became of them; before its state is saved, see :meth:`collect_state`. A single one keeps all.
         """
         if not sharded or self.world == 1:
-            return torch.optim.AdamW(parameters, lr=rate, weight_decay=weight_decay)
+            return torch.optim.AdamW(parameters, lr=rate, betas=betas, weight_decay=weight_decay)
         # Here, because importing it compiles what one process never needs.
         from torch.distributed.optim import ZeroRedundancyOptimizer
 
-        return ZeroRedundancyOptimizer(parameters, torch.optim.AdamW, lr=rate, weight_decay=weight_decay)
+        return ZeroRedundancyOptimizer(parameters, torch.optim.AdamW, lr=rate, betas=betas, weight_decay=weight_decay)
 
     def collect_state(self, optimiser: torch.optim.Optimizer) -> None:
         """Bring the parts of a sharded optimiser's state to the first process, which then may save it."""

@@ -21,6 +21,8 @@ from vital_eval.trajectory import StopReason, Trajectory
 Speak = Callable[[str], tuple[int, ...]]
 #: Opens a video by its path below the videos folder. Raises MediaError.
 OpenVideo = Callable[[str], Awaitable[Footage]]
+#: Episodes at a time where nobody says otherwise.
+UNDER_WAY = 32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,7 +117,7 @@ class Teacher:
 
 
 async def roll_out(
-    attempts: Sequence[Attempt], engine: Engine, open_video: OpenVideo, concurrency: int = 32
+    attempts: Sequence[Attempt], engine: Engine, open_video: OpenVideo, concurrency: int = UNDER_WAY
 ) -> tuple[Rollout, ...]:
     """Play every attempt once.
 

@@ -31,6 +31,7 @@ from .order import epoch_places
 from .processes import Processes, fingerprint
 from .read_ahead import AHEAD_BYTES, read_ahead
 from .state import cut_log, restore_state, save_state
+from .step_log import append_step
 from .supervised import Lesson
 
 #: Computes the gradient of one step and returns its mean loss. It must depend on the step and the weights alone, so
@@ -198,7 +199,7 @@ def train_stage(
     Raises:
         VitalError: if loss or gradient stop being finite, or the state cannot be read or written.
     """
-    optimiser = _optimiser(model, stage)
+    optimiser = _optimiser(model, stage, Processes())
     first = restore_state(model, optimiser, state_file)
     started, recent = time.monotonic(), 0.0
 
@@ -275,7 +276,7 @@ def train_sft(
     recipe = _recipe(encoder, lessons, stage, seed)
     finished: list[SftMetrics] = []
     with _prepared(model, stage, seed):
-        optimiser = _optimiser(model, plan)
+        optimiser = _optimiser(model, plan, together)
         first = restore_state(model, optimiser, state, recipe)
         trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
         together.require_same((recipe, first, fingerprint(trained)), "recipe, step and weights")
@@ -292,6 +293,7 @@ def train_sft(
                 if together.first:
                     _log(metrics, plan, log, report)
                 if (step + 1) % save_every == 0 or step + 1 == plan.steps:
+                    together.collect_state(optimiser)
                     if together.first:
                         save_state(model, optimiser, step + 1, state, recipe)
                         if saved is not None:
@@ -301,8 +303,7 @@ def train_sft(
 
 
 def _log(metrics: SftMetrics, plan: Stage, log: Path, report: Callable[[str], None]) -> None:
-    with log.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(dataclasses.asdict(metrics)) + "\n")
+    append_step(log, dataclasses.asdict(metrics))
     done = metrics.step + 1
     if done % max(1, plan.steps // 100) == 0 or done == plan.steps:
         report(
@@ -311,9 +312,9 @@ def _log(metrics: SftMetrics, plan: Stage, log: Path, report: Callable[[str], No
         )
 
 
-def _optimiser(model: PreTrainedModel, stage: Stage) -> torch.optim.AdamW:
+def _optimiser(model: PreTrainedModel, stage: Stage, together: Processes) -> torch.optim.Optimizer:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return torch.optim.AdamW(trained, lr=stage.rate, betas=stage.betas, weight_decay=stage.weight_decay)
+    return together.adamw(trained, stage.rate, stage.weight_decay, betas=stage.betas)
 
 
 def _step(

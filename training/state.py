@@ -121,11 +121,19 @@ def cut_log(path: Path, steps: int) -> None:
     Args:
         path: the log; the object's ``step`` counts from 0. Its folder is made.
         steps: steps that count; later ones are taken again. Half-written lines go too.
+
+    Raises:
+        VitalError: if it cannot be read or written; the log is then as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_file():
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-        write_atomically(path, "".join(line for line in lines if _step_of(line) in range(steps)))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_file():
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+            write_atomically(path, "".join(line for line in lines if _step_of(line) in range(steps)))
+    except OSError as error:
+        raise VitalError(
+            f"cannot write the log {path}: {error.strerror}", "free some space, or choose another folder with --out"
+        ) from error
 
 
 def _step_of(line: str) -> int:

@@ -24,6 +24,26 @@ class LoggedStep:
     values: Mapping[str, float]
 
 
+def append_step(path: Path, values: Mapping[str, object]) -> None:
+    """Add a step to a stage's log.
+
+    Args:
+        path: ``<stage>.jsonl``.
+        values: numbers by name, ``step`` among them; what belongs together may be a mapping of its own.
+
+    Raises:
+        VitalError: if it cannot be written (a full disk, say). What is left of the line is no step to any reader.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+    except OSError as error:
+        raise VitalError(
+            f"cannot write the log {path}: {error.strerror}",
+            "free some space; the same command goes on from the last saved state",
+        ) from error
+
+
 def read_log(path: Path) -> tuple[LoggedStep, ...]:
     """Read a stage's log.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,19 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from vital_eval.errors import DataError
-from vital_eval.nano.world import NanoVideo
-from vital_eval.presets import preset
-from vital_eval.protocol import Mode
 from vital_eval.record import loads_strictly
 from vital_eval.span import Span
 
 from .curation import Said
-from .mtvr.records import Form, RlRecord
-from .nano_dialogues import Scene, look, whole_seconds
-from .nano_mtvr import _FILES, HASTY, _draw
+from .mtvr.records import RlRecord
+from .nano_looks import ClipWords
+from .nano_mtvr import nano_video
 
 _FIELDS = ("id", "look", "answer")
-_NANO_ID = re.compile(r"nano-([0-9]{1,9})-(MTVR_RL|MTVR_Tool_RL)-(.+)-([0-9]{1,9})")
 #: Third word of the key of a view's pixel noise, apart from those of the videos.
 _NOISE_STREAM = 7
 
@@ -102,35 +97,10 @@ class NanoThoughts:
         event = next((event for event in video.events if event.window == record.solution), None) if video else None
         if video is None or event is None:
             raise DataError(f"record {record.id} is no nano record with a moment", "give thoughts with --thoughts")
-        protocol = preset("nano", Mode.TOOL, "")
         rng = np.random.default_rng([_NOISE_STREAM, *record.id.encode()])
-        wide = look(video, None, protocol.view, rng)
-        close = look(video, clip, protocol.clip_view, rng)
-        (first, *_), (last, *_) = wide.sightings(event.colour), close.sightings(event.colour)
-        return Said(
-            first_thought=f"{_timeline(wide)}. {event.name} {first.span}",
-            last_thought=f"{_timeline(close)}. {event.name} {last.span}",
-            answer=last.span if rng.random() < HASTY else whole_seconds([event.window]),
-        )
-
-
-def nano_video(record: RlRecord) -> NanoVideo | None:
-    """Draw the video of a nano record again; ``None`` if the record is not one that nano would write."""
-    parts = _NANO_ID.fullmatch(record.id)
-    if parts is None:
-        return None
-    form, name = Form(parts[2]), parts[3]
-    for place, file in enumerate(_FILES):
-        if (file.form, file.name) == (form, name):
-            drawn, video = _draw(file, int(parts[1]), place, int(parts[4]))
-            return video if drawn == record else None
-    return None
+        return ClipWords(video, event, (event.window,), rng)(record, clip)
 
 
 def are_nano(records: Sequence[RlRecord]) -> bool:
     """Tell whether the first record is nano's; a mixture fails at the first other one."""
     return bool(records) and nano_video(records[0]) is not None
-
-
-def _timeline(scene: Scene) -> str:
-    return ",".join(f" {sighting.event.name} {sighting.span}" for sighting in scene.timeline())

@@ -46,6 +46,10 @@ _RECORD_COLUMNS: tuple[_Column, ...] = (
     ("stop", _TEXT, lambda record: record.trajectory.stop.value),
     ("error", _TEXT, lambda record: record.trajectory.error),
     ("duration", _NUMBER, lambda record: record.trajectory.duration),
+    ("began", _NUMBER, lambda record: _or_nan(record.trajectory.began)),
+    ("open_seconds", _NUMBER, lambda record: _or_nan(record.trajectory.open_seconds)),
+    ("decode_seconds", _NUMBER, lambda record: _or_nan(record.trajectory.decode_seconds)),
+    ("unfinished_turn_began", _NUMBER, lambda record: _or_nan(record.trajectory.unfinished_turn_began)),
 )
 
 #: What names the record that a turn or a call belongs to, and its place there.
@@ -69,6 +73,9 @@ _TURN_COLUMNS: tuple[_Column, ...] = (
     ("seconds", _NUMBER, lambda row: row[2].seconds),
     ("called", _FLAG, lambda row: row[2].tool_call is not None),
     ("anomalies", _OBJECT, lambda row: row[2].anomalies),
+    ("began", _NUMBER, lambda row: _or_nan(row[2].began)),
+    ("queue_seconds", _NUMBER, lambda row: _or_nan(row[2].queue_seconds)),
+    ("prefill_seconds", _NUMBER, lambda row: _or_nan(row[2].prefill_seconds)),
 )
 
 _CALL_COLUMNS: tuple[_Column, ...] = (
@@ -82,6 +89,7 @@ _CALL_COLUMNS: tuple[_Column, ...] = (
     ("notes", _OBJECT, lambda row: row[2].notes),
     ("message", _TEXT, lambda row: row[2].message),
     ("raw", _TEXT, lambda row: row[2].raw),
+    ("seconds", _NUMBER, lambda row: _or_nan(row[2].seconds)),
 )
 
 
@@ -98,10 +106,12 @@ class RunFrames:
             ``attempt``, ``cluster``, ``outcome``, ``reason``, ``answer_text``, ``letter``, ``number``, ``start`` and
             ``end`` (seconds, of the first span), ``spans`` (a tuple of ``(start, end)``), ``seconds``, ``frames``
             (those of tool calls included), ``visual_tokens`` (in the last turn's context), ``new_tokens``,
-            ``n_turns``, ``n_calls``, ``stop``, ``error``, ``duration`` (seconds); then ``score.<key>`` for every score
-            in [0, 1] (NaN: out of that metric's denominator, or a score of other tasks) and ``attribute.<name>`` for
-            every fact about samples (missing where a task does not know it). Attributes come from the records, so a
-            run without any has none.
+            ``n_turns``, ``n_calls``, ``stop``, ``error``, ``duration`` (seconds), and the episode's times ``began``,
+            ``open_seconds``, ``decode_seconds`` and ``unfinished_turn_began``, which like all times are explained in
+            :mod:`vital_eval.trajectory` (NaN: not measured); then ``score.<key>`` for every score in [0, 1] (NaN: out
+            of that metric's denominator, or a score of other tasks) and ``attribute.<name>`` for every fact about
+            samples (missing where a task does not know it). Attributes come from the records, so a run without any has
+            none.
         turns: a row per turn the model wrote.
         calls: a row per tool call.
     """

@@ -26,7 +26,7 @@ import hashlib
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vital_eval.clip import Clip
 from vital_eval.conversation import AssistantTurn, Conversation, Message, TextPart, VideoPart
@@ -47,6 +47,9 @@ from vital_eval.trajectory import StopReason, ToolCall, Trajectory, Turn
 MAX_TURN_CHARACTERS = 65_536
 #: How much of a tool call's text the record keeps beside the turn.
 MAX_CALL_CHARACTERS = 2_000
+
+#: Times are kept to a tenth of a millisecond: more would be noise, and fill the log.
+_TIME_DIGITS = 4
 
 #: Frames must end on the question's image to the millisecond.
 _SAME_FRAME_SECONDS = 1e-3
@@ -114,7 +117,12 @@ class Attempt:
 
 
 async def run_episode(
-    attempt: Attempt, engine: Engine, open_footage: OpenFootage, *, clock: Callable[[], float] = time.monotonic
+    attempt: Attempt,
+    engine: Engine,
+    open_footage: OpenFootage,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    wall_clock: Callable[[], float] = time.time,
 ) -> Trajectory:
     """Play one episode to its end.
 
@@ -123,12 +131,13 @@ async def run_episode(
         engine: runs the model; it is told to release the episode at the end, whatever happened.
         open_footage: resolves and probes the sample's video.
         clock: measures seconds; tests bring their own.
+        wall_clock: tells UNIX time.
 
     Returns:
         The trajectory. Failures of media, engine, context and time are stop reasons in it.
     """
-    loop = _Loop(attempt, engine)
-    started = clock()
+    began = wall_clock()
+    loop = _Loop(attempt, engine, _Stopwatch(clock))
     error = ""
     try:
         stop = await loop.play(open_footage)
@@ -142,6 +151,9 @@ async def run_episode(
         stop, error = StopReason.CONTEXT_OVERFLOW, str(problem)
     finally:
         engine.release(attempt.episode)
+    seconds = loop.watch.seconds()
+    opened = seconds if loop.opened is None else loop.opened
+    shown = seconds if loop.shown is None else loop.shown
     return Trajectory(
         turns=tuple(loop.turns),
         stop=stop,
@@ -149,7 +161,11 @@ async def run_episode(
         frame_times=loop.frame_times,
         duration=loop.duration,
         error=_one_line(error),
-        seconds=clock() - started,
+        seconds=_rounded(seconds),
+        began=_rounded(began),
+        open_seconds=_rounded(opened),
+        decode_seconds=_rounded(shown - opened),
+        unfinished_turn_began=_rounded_time(loop.asked),
     )
 
 
@@ -234,12 +250,40 @@ def opening(attempt: Attempt, clip: Clip | None, duration: float, subtitles: str
     return (Message("system", (TextPart(system),)), question)
 
 
-class _Loop:
-    """The state of one episode while it runs; what is in it when an error comes is kept."""
+class _Stopwatch:
+    """Counts the seconds since an episode began."""
 
-    def __init__(self, attempt: Attempt, engine: Engine) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._started = clock()
+
+    def seconds(self) -> float:
+        return self._clock() - self._started
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A turn as the engine gave it, when it was asked for and how long it took, as seen from here."""
+
+    generation: Generation
+    began: float
+    seconds: float
+
+
+class _Loop:
+    """The state of one episode while it runs; what is in it when an error comes is kept.
+
+    ``opened`` and ``shown`` are when the video was probed and its frames were there, ``asked`` when the turn was handed
+    over that is with the engine; all in seconds since the episode began.
+    """
+
+    def __init__(self, attempt: Attempt, engine: Engine, watch: _Stopwatch) -> None:
         self.attempt = attempt
         self.engine = engine
+        self.watch = watch
+        self.opened: float | None = None
+        self.shown: float | None = None
+        self.asked: float | None = None
         self.turns: list[Turn] = []
         self.answer: str | None = None
         self.frame_times: tuple[float, ...] = ()
@@ -251,25 +295,28 @@ class _Loop:
         """Run turns until one of them ends the episode."""
         protocol = self.attempt.protocol
         footage = await open_video(self.attempt, open_footage)
+        self.opened = self.watch.seconds()
         self.duration = told_duration(self.attempt.sample, footage)
         clip = await frames_to_show(self.attempt, footage)
+        self.shown = self.watch.seconds()
         self.frame_times = () if clip is None else clip.timestamps
         subtitles, self.odd = await subtitles_to_show(self.attempt, clip)
         conversation = opening(self.attempt, clip, self.duration, subtitles)
         for turn in range(protocol.max_turns):
             last = turn == protocol.max_turns - 1
-            generation = await self._generate(conversation, turn)
+            written = await self._generate(conversation, turn)
+            generation = written.generation
             parts, anomalies = self._read(generation)
             call_text, answered = parts.tool_call, last and parts.answer is not None
             if call_text is None or footage is None or not self.attempt.tools or answered:
-                self._keep(generation, None, anomalies)
+                self._keep(written, None, anomalies)
                 return self._finish(parts, generation)
-            call, result = await self._call(call_text, footage, last=last)
-            self._keep(generation, call, anomalies)
+            call, result = await self._timed_call(call_text, footage, last=last)
+            self._keep(written, call, anomalies)
             conversation += (AssistantTurn(generation), self._reply(call, result))
         return StopReason.MAX_TURNS
 
-    async def _generate(self, conversation: Conversation, turn: int) -> Generation:
+    async def _generate(self, conversation: Conversation, turn: int) -> _Written:
         attempt = self.attempt
         more = turn + 1 < attempt.protocol.max_turns
         request = GenerationRequest(
@@ -277,6 +324,7 @@ class _Loop:
         )
         now = asyncio.get_running_loop().time
         started = now()
+        began = self.asked = self.watch.seconds()
         try:
             async with asyncio.timeout(self.seconds_left) as limit:
                 generation = await self.engine.generate(request)
@@ -285,7 +333,8 @@ class _Loop:
                 raise _OutOfTimeError from None
             raise
         self.seconds_left -= now() - started
-        return generation
+        self.asked = None
+        return _Written(generation, began, self.watch.seconds() - began)
 
     def _read(self, generation: Generation) -> tuple[TurnParts, tuple[str, ...]]:
         parts = split_turn(generation.text[:MAX_TURN_CHARACTERS])
@@ -296,7 +345,8 @@ class _Loop:
             anomalies.append("call-without-tools")
         return parts, tuple(anomalies)
 
-    def _keep(self, generation: Generation, call: ToolCall | None, anomalies: tuple[str, ...]) -> None:
+    def _keep(self, written: _Written, call: ToolCall | None, anomalies: tuple[str, ...]) -> None:
+        generation = written.generation
         self.turns.append(
             Turn(
                 text=generation.text[:MAX_TURN_CHARACTERS],
@@ -305,9 +355,12 @@ class _Loop:
                 cached_tokens=generation.cached_tokens,
                 visual_tokens=generation.visual_tokens,
                 new_tokens=len(generation.token_ids),
-                seconds=generation.seconds,
+                seconds=_rounded(written.seconds),
                 tool_call=call,
                 anomalies=anomalies,
+                began=_rounded(written.began),
+                queue_seconds=_rounded_time(generation.queue_seconds),
+                prefill_seconds=_rounded_time(generation.prefill_seconds),
             )
         )
 
@@ -318,6 +371,11 @@ class _Loop:
         if generation.finish is FinishReason.LENGTH or len(generation.text) > MAX_TURN_CHARACTERS:
             return StopReason.MAX_TOKENS
         return StopReason.NO_ANSWER
+
+    async def _timed_call(self, raw: str, footage: Footage, *, last: bool) -> tuple[ToolCall, ToolResult | None]:
+        started = self.watch.seconds()
+        call, result = await self._call(raw, footage, last=last)
+        return replace(call, seconds=_rounded(self.watch.seconds() - started)), result
 
     async def _call(self, raw: str, footage: Footage, *, last: bool) -> tuple[ToolCall, ToolResult | None]:
         attempt, protocol = self.attempt, self.attempt.protocol
@@ -350,6 +408,14 @@ def render_notes(notes: tuple[str, ...]) -> str:
     """Write what was clamped or odd in a tool call as the model is told, ``""`` if nothing was."""
     texts = [_NOTE_TEXTS[note] for note in notes if note in _NOTE_TEXTS]
     return f" ({', '.join(texts)})" if texts else ""
+
+
+def _rounded(seconds: float) -> float:
+    return round(seconds, _TIME_DIGITS)
+
+
+def _rounded_time(seconds: float | None) -> float | None:
+    return None if seconds is None else _rounded(seconds)
 
 
 def _one_line(text: str) -> str:

@@ -3,32 +3,201 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections.abc import Awaitable
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from vital_eval.clip import Clip
 from vital_eval.episode import Footage
+from vital_eval.errors import MediaError
 from vital_eval.protocol import View
 from vital_eval.span import Span
-from vital_eval.video.worker import DecodeWorkers
+from vital_eval.video.clip_cache import ClipCache, ClipKey
+from vital_eval.video.worker import ClipReader, DecodeWorkers, Ticket
 
-#: Whole-video clips kept for the next protocol that looks at the same video.
+if TYPE_CHECKING:
+    from vital_eval.video.frame_store import StoreSettings
+    from vital_eval.video.video_reader import Extent
+
+#: Clips kept for the next episode that looks at the same video, where nobody says how many bytes of them.
 CACHE_BYTES = 256 * 2**20
 
 
-class Videos:
-    """The videos below one folder, read through one decoder in worker processes, which start on first use.
+class Shelf:
+    """The videos below one folder, read through one decoder. For one event loop.
+
+    Args:
+        reader: reads them; its processes are not ended here.
+        cache: keeps their clips, perhaps beside those of other shelves.
+        spatial_factor: what the engine asks of frame sizes.
+    """
+
+    def __init__(self, reader: ClipReader, cache: ClipCache, spatial_factor: int) -> None:
+        self._reader = reader
+        self._cache = cache
+        self._spatial_factor = spatial_factor
+        self._extents: dict[str, asyncio.Task[Extent]] = {}
+
+    async def open(self, video: str) -> Footage:
+        """Probe a video; a held one is probed once.
+
+        Raises:
+            MediaError: if it is missing, refused or unreadable.
+        """
+        extent = await self._extent(video)
+        return Footage(extent.duration, extent.last_frame, partial(self.read, video))
+
+    async def read(self, video: str, span: Span | None, view: View) -> Clip:
+        """Read a clip, or share the one that others read. Its frames are read-only.
+
+        Args:
+            video: name below the folder.
+            span: seconds of it; ``None`` is the whole video.
+            view: how many frames, how large.
+
+        Raises:
+            MediaError: if the video is missing, refused or unreadable.
+        """
+        return await self._get(video, span, view, urgent=True)
+
+    async def weigh(self, video: str, view: View) -> int:
+        """Return the bytes of the whole-video clip under a view, from the index of the video; nothing is decoded.
+
+        Raises:
+            MediaError: if the video is missing, refused or unreadable.
+        """
+        return await self._reader.weigh(video, view, self._spatial_factor)
+
+    async def prefetch(self, video: str, view: View) -> int:
+        """Decode the whole video under a view while no episode waits for it; reads of episodes go first.
+
+        The clip stays for certain only if the video is held.
+
+        Returns:
+            Its bytes; 0 if it cannot be read, which is for the episode that looks at it to find out.
+        """
+        try:
+            return (await self._get(video, None, view, urgent=False)).frames.nbytes
+        except MediaError:
+            return 0
+
+    def hold(self, video: str) -> None:
+        """Say that episodes to come look at a video: all its clips, also those of tool calls, stay until it is dropped.
+
+        Clips of tool calls may go earlier where the cache has no room for them.
+        """
+        self._cache.hold((self, video))
+
+    def drop(self, video: str) -> None:
+        """Take one :meth:`hold` back. With the last one the video's clips are forgotten at once.
+
+        A clip that an episode still uses lives as long as that episode. Nothing happens if the video is not held.
+        """
+        self._cache.drop((self, video))
+        if not self._cache.is_held((self, video)):
+            self._extents.pop(video, None)
+
+    async def _get(self, video: str, span: Span | None, view: View, *, urgent: bool) -> Clip:
+        def decode(ticket: Ticket) -> Awaitable[Clip]:
+            return self._reader.read(video, span, view, self._spatial_factor, ticket)
+
+        return await self._cache.get(ClipKey((self, video), span, view), decode, urgent=urgent)
+
+    async def _extent(self, video: str) -> Extent:
+        task = self._extents.get(video)
+        if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
+            task = asyncio.create_task(self._reader.extent(video))
+            task.add_done_callback(_hear)
+            if self._cache.is_held((self, video)):
+                self._extents[video] = task
+        return await asyncio.shield(task)
+
+
+def _hear(task: asyncio.Task[Extent]) -> None:
+    """Take note of an error: whoever waits is told, and if nobody waits any more (Ctrl-C) it is nobody's."""
+    if not task.cancelled():
+        task.exception()
+
+
+class Library:
+    """The videos of a whole run: one set of decoding processes, which start on first use, and one cache of clips.
+
+    An async context manager, for one event loop.
+
+    Args:
+        workers: decoding processes.
+        timeout_s: longest time one read may take.
+        spatial_factor: what the engine asks of frame sizes.
+        plugins: plugin files that decoders may come from.
+        cache_bytes: clips that are kept, see :class:`~vital_eval.video.clip_cache.ClipCache`.
+        store: where decoded frames are kept on disk, ``None`` keeps none.
+    """
+
+    def __init__(
+        self,
+        workers: int,
+        timeout_s: float,
+        spatial_factor: int,
+        plugins: tuple[Path, ...] = (),
+        *,
+        cache_bytes: int = CACHE_BYTES,
+        store: StoreSettings | None = None,
+    ) -> None:
+        self._workers = DecodeWorkers(workers, timeout_s, plugins, store)
+        self._cache = ClipCache(cache_bytes)
+        self._spatial_factor = spatial_factor
+        self._shelves: dict[tuple[Path, str], Shelf] = {}
+
+    def shelf(self, folder: Path, decoder: str) -> Shelf:
+        """Return the videos below a folder, read through a decoder; the same shelf for the same two.
+
+        Args:
+            folder: nothing outside it is ever opened; links are followed to see which folders are the same.
+            decoder: registry name.
+
+        Raises:
+            UnknownNameError: if there is no such decoder.
+        """
+        key = (folder.resolve(), decoder)
+        if key not in self._shelves:
+            self._shelves[key] = Shelf(self._workers.reader(folder, decoder), self._cache, self._spatial_factor)
+        return self._shelves[key]
+
+    @property
+    def live_bytes(self) -> int:
+        """Bytes of the clips that are in memory, kept here or still used by an episode."""
+        return self._cache.live_bytes
+
+    async def close(self) -> None:
+        """Forget the clips and end the decoding processes. Closing twice is fine."""
+        await self._cache.close()
+        # In a thread: with a frame store, the processes first finish what they are writing.
+        await asyncio.to_thread(self._workers.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        await self.close()
+
+
+class Videos(Shelf):
+    """The videos below one folder with decoding processes and a cache of their own; an async context manager.
 
     Args:
         folder: the task's ``videos/`` folder; nothing outside it is ever opened.
         decoder: registry name.
-        workers: decoding processes.
+        workers: decoding processes, which start on first use.
         timeout_s: longest time one read may take.
         spatial_factor: what the engine asks of frame sizes.
         plugins: plugin files the decoder may come from.
+        cache_bytes: clips that are kept, see :class:`~vital_eval.video.clip_cache.ClipCache`.
+        store: where decoded frames are kept on disk, ``None`` keeps none.
     """
 
     def __init__(
@@ -39,55 +208,17 @@ class Videos:
         timeout_s: float,
         spatial_factor: int,
         plugins: tuple[Path, ...] = (),
+        *,
+        cache_bytes: int = CACHE_BYTES,
+        store: StoreSettings | None = None,
     ) -> None:
-        self._workers = DecodeWorkers(folder, decoder, workers, timeout_s, plugins)
-        self._spatial_factor = spatial_factor
-        self._whole: OrderedDict[tuple[str, View], asyncio.Task[Clip]] = OrderedDict()
-
-    async def open(self, video: str) -> Footage:
-        """Probe a video.
-
-        Raises:
-            MediaError: if it is missing, refused or unreadable.
-        """
-        info = await self._workers.probe(video)
-        return Footage(info.duration, info.frame_times[-1], partial(self._read, video))
-
-    async def _read(self, video: str, span: Span | None, view: View) -> Clip:
-        if span is not None:
-            return await self._workers.read(video, span, view, self._spatial_factor)
-        key = (video, view)
-        task = self._whole.get(key)
-        if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
-            task = asyncio.create_task(self._workers.read(video, None, view, self._spatial_factor))
-            self._whole[key] = task
-        self._whole.move_to_end(key)
-        # Shielded: an episode that runs out of time must not take the clip from the others that wait for it.
-        clip = await asyncio.shield(task)
-        self._shrink()
-        return clip
-
-    def _shrink(self) -> None:
-        finished = [
-            (key, task.result().frames.nbytes)
-            for key, task in self._whole.items()
-            if task.done() and not task.cancelled() and task.exception() is None
-        ]
-        size = sum(nbytes for _, nbytes in finished)
-        for key, nbytes in finished:
-            if size <= CACHE_BYTES:
-                break
-            del self._whole[key]
-            size -= nbytes
+        self._workers = DecodeWorkers(workers, timeout_s, plugins, store)
+        super().__init__(self._workers.reader(folder, decoder), ClipCache(cache_bytes), spatial_factor)
 
     async def close(self) -> None:
-        """Stop the decoding processes and forget the clips. Closing twice is fine."""
-        running = [task for task in self._whole.values() if not task.done()]
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
-        self._whole.clear()
-        self._workers.close()
+        """Forget the clips and end the decoding processes. Closing twice is fine."""
+        await self._cache.close()
+        await asyncio.to_thread(self._workers.close)
 
     async def __aenter__(self) -> Self:
         return self

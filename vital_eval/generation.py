@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -16,7 +16,7 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What the model wrote in one turn.
+    """What the model wrote in one turn. Two are equal however long they took.
 
     Attributes:
         token_ids: the sampled ids, an end-of-turn token included if one was sampled.
@@ -27,6 +27,8 @@ class Generation:
         cached_tokens: how many of them came from a cache of earlier turns.
         visual_tokens: how many of the prompt's tokens are video.
         seconds: wall-clock time from request to result.
+        queue_seconds: part of it before a batch took the request up; ``None`` if the engine cannot know.
+        prefill_seconds: the part from then to the first token; ``None`` likewise. The rest is writing.
     """
 
     token_ids: tuple[int, ...]
@@ -35,4 +37,6 @@ class Generation:
     prompt_tokens: int
     cached_tokens: int = 0
     visual_tokens: int = 0
-    seconds: float = 0.0
+    seconds: float = field(default=0.0, compare=False)
+    queue_seconds: float | None = field(default=None, compare=False)
+    prefill_seconds: float | None = field(default=None, compare=False)

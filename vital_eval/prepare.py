@@ -110,7 +110,8 @@ async def check_task(
     """
     samples = Counter(sample.video for sample in data.samples)
     durations = {sample.video: sample.duration for sample in data.samples}
-    probes = DecodeWorkers(data.videos, decoder, workers, timeout_s)
+    probes = DecodeWorkers(workers, timeout_s)
+    reader = probes.reader(data.videos, decoder)
     gate = asyncio.Semaphore(_PROBES_AT_A_TIME)
     problems: list[Problem] = []
     files: dict[str, Path] = {}
@@ -121,8 +122,8 @@ async def check_task(
         async with gate:
             try:
                 files[video] = resolve_video(data.videos, video)
-                info = await probes.probe(video)
-                problem = _compare(video, durations[video], info.duration, samples[video])
+                extent = await reader.extent(video)
+                problem = _compare(video, durations[video], extent.duration, samples[video])
             except MediaError as error:
                 problem = Problem(video, error.kind, str(error), samples[video])
         if problem is not None:

@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vital_eval.errors import ProtocolError
@@ -154,9 +155,14 @@ class Protocol:
     @property
     def hash(self) -> str:
         """Stable content hash, 12 hexadecimal digits; equal recipes under other names have equal hashes."""
-        content = {key: value for key, value in self.to_json().items() if key != "name"}
-        text = json.dumps({"version": PROTOCOL_VERSION, **content}, sort_keys=True, ensure_ascii=True, allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return _hash(self)
+
+
+@lru_cache(maxsize=256)  # asked for several times an episode
+def _hash(protocol: Protocol) -> str:
+    content = {key: value for key, value in protocol.to_json().items() if key != "name"}
+    text = json.dumps({"version": PROTOCOL_VERSION, **content}, sort_keys=True, ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def protocol_from_json(data: Mapping[str, Any]) -> Protocol:

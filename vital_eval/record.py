@@ -26,7 +26,7 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One attempt at one sample, graded.
+    """One attempt at one sample, graded. Times are kept, but two records are equal whatever they took.
 
     Attributes:
         task: registry name of the task.
@@ -76,7 +76,7 @@ class Record:
 
 
 def record_to_json(record: Record) -> dict[str, Any]:
-    """Return plain JSON data from which :func:`record_from_json` builds an equal record."""
+    """Return plain JSON data from which :func:`record_from_json` builds an equal record with the same times."""
     answer = record.answer
     return {
         "task": record.task,
@@ -105,6 +105,8 @@ def record_to_json(record: Record) -> dict[str, Any]:
 
 def record_from_json(data: Mapping[str, Any]) -> Record:
     """Build a record from the data :func:`record_to_json` gave, before or after a trip through JSON.
+
+    Older records lack some of the times (:mod:`vital_eval.trajectory`); these are ``None`` then.
 
     Raises:
         RunLogError: if a field is missing, unknown, or not of its type.
@@ -179,6 +181,11 @@ def _number(value: Any) -> float:
     return value
 
 
+def _time(data: Mapping[str, Any], name: str) -> float | None:
+    value = data.get(name)
+    return None if value is None else _number(value)
+
+
 def _whole(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{value!r:.80} is not a whole number")
@@ -210,6 +217,10 @@ def _trajectory(data: Mapping[str, Any]) -> Trajectory:
         duration=_number(data["duration"]),
         error=_text(data["error"]),
         seconds=_number(data["seconds"]),
+        began=_time(data, "began"),
+        open_seconds=_time(data, "open_seconds"),
+        decode_seconds=_time(data, "decode_seconds"),
+        unfinished_turn_began=_time(data, "unfinished_turn_began"),
     )
 
 
@@ -224,6 +235,9 @@ def _turn(data: Mapping[str, Any]) -> Turn:
         seconds=_number(data["seconds"]),
         tool_call=None if data["tool_call"] is None else _tool_call(data["tool_call"]),
         anomalies=_texts(data["anomalies"]),
+        began=_time(data, "began"),
+        queue_seconds=_time(data, "queue_seconds"),
+        prefill_seconds=_time(data, "prefill_seconds"),
     )
 
 
@@ -236,4 +250,5 @@ def _tool_call(data: Mapping[str, Any]) -> ToolCall:
         span=None if data["span"] is None else _window(data["span"]),
         notes=_texts(data["notes"]),
         frame_times=tuple(_number(time) for time in data["frame_times"]),
+        seconds=_time(data, "seconds"),
     )

@@ -11,6 +11,7 @@ import os
 import socket
 import threading
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -32,12 +33,13 @@ class RunLog:
     Appending is safe from several threads of the process.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, lock: int, lines: LineFile, last: dict[Key, Record]):
+    def __init__(self, folder: Path, manifest: Manifest, lock: int, lines: LineFile, last: dict[Key, bool]):
         self._folder = folder
         self._manifest = manifest
         self._lock: int | None = lock
         self._lines = lines
-        self._last = last
+        #: Key to whether its last record is an answer; the records themselves are in the file.
+        self._answered = last
         self._owed = {
             (entry.task, entry.protocol.hash): frozenset(identity for identity, _ in entry.samples)
             for entry in manifest.entries
@@ -96,7 +98,7 @@ class RunLog:
         except OSError as error:
             raise _write_error(folder, error) from error
         try:
-            last, end = _parse(path.read_bytes(), path, manifest)
+            last, end = _scan(path.read_bytes(), path, manifest)
             lines.begin(end, None)
             with contextlib.suppress(PermissionError):
                 sync_folder(folder.parent)  # The name of a new run folder; a parent we may not read is not ours.
@@ -120,12 +122,16 @@ class RunLog:
 
     @property
     def records(self) -> tuple[Record, ...]:
-        """The record that counts of every key, in the order in which they were first finished."""
-        return tuple(self._last.values())
+        """The record that counts of every key, in the order in which they were first finished; read from the file.
+
+        Raises:
+            RunLogError: if the file cannot be read, or was changed by somebody else.
+        """
+        return read_run(self._folder)[1]
 
     def done_keys(self) -> frozenset[Key]:
         """Return the keys that are not owed: those whose last record is not ``infra-failed``."""
-        return frozenset(key for key, record in self._last.items() if record.outcome is not Outcome.INFRA_FAILED)
+        return frozenset(key for key, answered in self._answered.items() if answered)
 
     def append(self, record: Record) -> None:
         """Write one record so that neither a crash nor a power cut can take it back.
@@ -139,7 +145,9 @@ class RunLog:
         with self._mutex:
             if self._lock is None:
                 raise RunLogError(f"the log of {self._folder} is closed")
-            problem = _refusal(record, self._owed, self._manifest.attempts, self._last.get(record.key))
+            problem = _refusal(
+                record, self._owed, self._manifest.attempts, answered=self._answered.get(record.key, False)
+            )
             if problem:
                 raise RunLogError(f"{self._folder / RECORDS_NAME}: {problem}")
             try:
@@ -148,7 +156,7 @@ class RunLog:
                 if self._lines.closed:
                     self._release()
                 raise _write_error(self._folder / RECORDS_NAME, error) from error
-            self._last[record.key] = record
+            self._answered[record.key] = record.outcome is not Outcome.INFRA_FAILED
 
     def close(self) -> None:
         """Give the folder free. Closing twice is fine."""
@@ -193,9 +201,27 @@ def read_run(folder: Path) -> tuple[Manifest, tuple[Record, ...]]:
 
 def _parse(data: bytes, path: Path, manifest: Manifest) -> tuple[dict[Key, Record], int]:
     """Return the last record of every key and the length in bytes of the whole lines."""
-    owed = {entry.key: frozenset(identity for identity, _ in entry.samples) for entry in manifest.entries}
     last: dict[Key, Record] = {}
     whole = 0
+    for record, end in _checked_records(data, path, manifest):
+        last[record.key] = record
+        whole = end
+    return last, whole
+
+
+def _scan(data: bytes, path: Path, manifest: Manifest) -> tuple[dict[Key, bool], int]:
+    """Return whether the last record of every key is an answer, and the length in bytes of the whole lines."""
+    answered: dict[Key, bool] = {}
+    whole = 0
+    for record, end in _checked_records(data, path, manifest):
+        answered[record.key] = record.outcome is not Outcome.INFRA_FAILED
+        whole = end
+    return answered, whole
+
+
+def _checked_records(data: bytes, path: Path, manifest: Manifest) -> Iterator[tuple[Record, int]]:
+    owed = {entry.key: frozenset(identity for identity, _ in entry.samples) for entry in manifest.entries}
+    answered: set[Key] = set()
 
     def damaged(number: int, error: ValueError) -> RunLogError:
         return RunLogError(
@@ -208,15 +234,15 @@ def _parse(data: bytes, path: Path, manifest: Manifest) -> tuple[dict[Key, Recor
             record = record_from_json(content)
         except RunLogError as error:
             raise RunLogError(f"{path}, line {number}: {error.problem}", error.mend) from error
-        problem = _refusal(record, owed, manifest.attempts, last.get(record.key))
+        problem = _refusal(record, owed, manifest.attempts, answered=record.key in answered)
         if problem:
             raise RunLogError(f"{path}, line {number}: {problem}", "restore the file from a copy")
-        last[record.key] = record
-        whole = end
-    return last, whole
+        if record.outcome is not Outcome.INFRA_FAILED:
+            answered.add(record.key)
+        yield record, end
 
 
-def _refusal(record: Record, owed: dict[tuple[str, str], frozenset[str]], attempts: int, earlier: Record | None) -> str:
+def _refusal(record: Record, owed: dict[tuple[str, str], frozenset[str]], attempts: int, *, answered: bool) -> str:
     samples = owed.get((record.task, record.protocol))
     if samples is None:
         return f"task {record.task} under protocol {record.protocol} is not part of the run"
@@ -224,7 +250,7 @@ def _refusal(record: Record, owed: dict[tuple[str, str], frozenset[str]], attemp
         return f"sample {record.sample_id!r} of task {record.task} is not part of the run"
     if record.attempt >= attempts:
         return f"attempt {record.attempt} at {record.sample_id!r}, but the run has {attempts} per sample"
-    if earlier is not None and earlier.outcome is not Outcome.INFRA_FAILED:
+    if answered:
         return f"second record of {record.task} {record.sample_id!r} attempt {record.attempt}"
     return ""
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.timeless import timeless
 from tests.toy_world import ANSWER, TASK, run_arguments, write_data_root
 from vital_eval.cli.main import main
 from vital_eval.data_root import Shard, select
@@ -43,14 +44,8 @@ def merge(world: Path, out: str, *runs: str, data: bool = True) -> int:
     return main(["merge", str(world / out), *(str(world / run) for run in runs), *more])
 
 
-def timeless(records: tuple[Record, ...]) -> set[str]:
-    return {_timeless_line(record) for record in records}
-
-
-def _timeless_line(record: Record) -> str:
-    turns = tuple(dataclasses.replace(turn, seconds=0.0) for turn in record.trajectory.turns)
-    trajectory = dataclasses.replace(record.trajectory, seconds=0.0, turns=turns)
-    return record_to_line(dataclasses.replace(record, trajectory=trajectory))
+def timeless_lines(records: tuple[Record, ...]) -> set[str]:
+    return {record_to_line(timeless(record)) for record in records}
 
 
 def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -68,8 +63,8 @@ def test_two_shards_are_the_whole_run(world: Path, capsys: pytest.CaptureFixture
     manifest, records = read_run(world / "merged")
     whole, wanted = read_run(world / "whole")
     assert differing(manifest, whole) == ()
-    assert timeless(records) == timeless(wanted)
-    assert timeless(records[1:]) != timeless(wanted)
+    assert timeless_lines(records) == timeless_lines(wanted)
+    assert timeless_lines(records[1:]) != timeless_lines(wanted)
     assert {name: contents(world / name) for name in before} == before
     # It is an ordinary run: the command without --shard finds nothing left to do.
     merged = (world / "merged" / "records.jsonl").read_bytes()
@@ -173,6 +168,19 @@ def test_failures_stay_owed_and_the_resumed_copy_counts(world: Path, capsys: pyt
     plain = (world / "plain" / "records.jsonl").read_bytes()
     assert (world / "one" / "records.jsonl").read_bytes() == plain
     assert (world / "other" / "records.jsonl").read_bytes() == plain
+
+
+def test_records_that_differ_in_their_times_only_count_once(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(world / "s1", world / "again")
+    path = world / "again" / "records.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        line["trajectory"]["began"] += 60
+        line["trajectory"]["turns"][0]["seconds"] += 1
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert merge(world, "merged", "s1", "s2", "again") == 0
+    assert f"; {len(lines)} are in two of them" in capsys.readouterr().out
+    assert timeless_lines(read_run(world / "merged")[1]) == timeless_lines(read_run(world / "whole")[1])
 
 
 def test_different_records_of_one_attempt_are_named(world: Path, capsys: pytest.CaptureFixture[str]) -> None:

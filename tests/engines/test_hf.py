@@ -142,6 +142,40 @@ def test_cache_reuse_across_turns_gives_the_tokens_of_a_full_pass(folder: Path) 
     assert without[1].cached_tokens == 0
 
 
+def test_times_tell_waiting_prefill_and_writing_apart(folder: Path) -> None:
+    clip = make_clip(0.0, 9.0, 6, _factor(folder), 4)
+    asked = [request(opening(clip), name) for name in "ab"]
+    first, second = _generate(folder, asked, batch_size=1)
+    together = _generate(folder, asked)
+    for told in (first, second, *together):
+        assert min(_times(told)) > 0
+        assert sum(_times(told)) < told.seconds
+    # One at a time: the second waits as long as the first is written. Both in one batch: they are taken up together.
+    assert _times(second)[0] > sum(_times(first))
+    assert _times(together[0])[1] == _times(together[1])[1]
+
+
+def _times(told: Generation) -> tuple[float, float]:
+    assert told.queue_seconds is not None
+    assert told.prefill_seconds is not None
+    return told.queue_seconds, told.prefill_seconds
+
+
+def test_half_of_a_batch_that_does_not_fit_waits_for_the_other(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import vital_eval.engines.hf as hf
+
+    real = hf.decode_batch
+
+    def small_memory(model, rows, vocabulary, stopping) -> None:
+        if len(rows) > 1:
+            raise torch.OutOfMemoryError("no room")
+        real(model, rows, vocabulary, stopping)
+
+    monkeypatch.setattr(hf, "decode_batch", small_memory)
+    first, second = _generate(folder, [request(opening(None), name) for name in "ab"])
+    assert _times(second)[0] > sum(_times(first))
+
+
 def test_changing_the_tool_clip_changes_only_what_comes_after_it(folder: Path) -> None:
     engine = load_engine(folder, "cpu", "float32")
     one = engine._encoder.encode(_two_turns(engine, (300, 301, 302), tool_seed=9))

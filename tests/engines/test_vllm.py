@@ -25,6 +25,7 @@ pytest.importorskip("vllm", reason="vLLM is not installed: tox -e vllm")
 
 import psutil
 
+from tests.timeless import timeless
 from vital_eval.clip import Clip
 from vital_eval.conversation import Conversation, Message, TextPart, VideoPart
 from vital_eval.data_root import read_task
@@ -135,8 +136,8 @@ def _factor(engine: Engine) -> int:
 
 
 def _essence(generation: Generation) -> tuple[Any, ...]:
-    """Return everything that must be equal; cached tokens and seconds are each engine's own."""
-    return dataclasses.astuple(dataclasses.replace(generation, cached_tokens=0, seconds=0.0))
+    """Return everything that must be equal; cached tokens and times are each engine's own."""
+    return dataclasses.astuple(dataclasses.replace(timeless(generation), cached_tokens=0))
 
 
 def test_one_and_two_turns_equal_the_hf_engine_single_and_batched(pair: tuple[VllmEngine, Path]) -> None:
@@ -225,6 +226,24 @@ def test_second_turn_computes_and_sends_only_what_is_new(tiny: VllmEngine, monke
     assert said.cached_tokens == 0
     assert end_of_first_clip - 128 < later.cached_tokens <= said.prompt_tokens + len(said.token_ids)
     assert later.prompt_tokens > said.prompt_tokens + len(said.token_ids)
+
+
+def _waits(told: Generation) -> tuple[float, float]:
+    return told.queue_seconds or 0.0, told.prefill_seconds or 0.0
+
+
+def test_times_tell_waiting_prefill_and_writing_apart(tiny: VllmEngine) -> None:
+    asked = [dataclasses.replace(entry, episode=f"t{n}") for n, entry in enumerate(_requests(_factor(tiny)) * 3)]
+    told = _ask(tiny, asked)
+    for entry in told:
+        assert entry.queue_seconds is not None
+        assert entry.prefill_seconds is not None
+        assert entry.queue_seconds > 0
+        assert entry.prefill_seconds > 0
+        assert entry.queue_seconds + entry.prefill_seconds < entry.seconds
+    # More than it writes at a time: the last ones were taken up when the first had ended.
+    assert len(told) > 16
+    assert max(waited for waited, _ in map(_waits, told)) > min(waited + read for waited, read in map(_waits, told))
 
 
 def test_draws_follow_the_seed_and_nothing_else(tiny: VllmEngine) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -39,6 +40,12 @@ def test_a_stage_is_paired_with_what_it_started_from(make_run: Callable[..., Pat
         assert row.difference.value == pytest.approx(row.score.value - earlier.score.value)
         assert row.difference.value != 0
         assert row.difference.n == 40
+    # Trained alone, as by an own call, the second is compared with the same.
+    assert ablation((second,), tmp_path / "out") == (rows[0], rows[2])
+    shutil.rmtree(tmp_path / "out" / first.name)
+    base, alone = ablation((second,), tmp_path / "out")
+    assert (alone.against, alone.difference, alone.score) == ("", None, rows[2].score)
+    assert base == rows[0]
 
 
 def test_pairs_weigh_their_strata_equally() -> None:

@@ -6,21 +6,19 @@ import asyncio
 import copy
 import dataclasses
 import json
-import zlib
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
 
-from tests.training.nano_policy import open_grey, problem, protocol, tools
+from tests.training.nano_policy import open_grey, problem, protocol, taste, tools
 from vital_eval.engines.hf import load_engine
 from vital_eval.protocol import Mode
 from vital_eval.training.dgrpo import DgrpoStage, StepMetrics, train_dgrpo
 from vital_eval.training.policy import Policy
 from vital_eval.training.policy_loss import LossSettings
 from vital_eval.training.processes import Processes, joined
-from vital_eval.training.rewards import Scored
 
 STAGE = DgrpoStage(
     name="toy",
@@ -40,11 +38,6 @@ class Outcome:
 
     weights: dict[str, np.ndarray]
     metrics: tuple[StepMetrics, ...]
-
-
-def taste(answer: str | None) -> Scored:
-    """Give every text another reward, so that groups differ."""
-    return Scored(zlib.crc32((answer or "").encode()) % 1000 / 1000)
 
 
 def train(folder: Path, processes: Processes, steps: int = STAGE.steps) -> Outcome:

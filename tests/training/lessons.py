@@ -15,10 +15,10 @@ from transformers import PreTrainedModel
 
 from tests.training.nano_policy import DURATION, footage, protocol, tools
 from vital_eval.conversation import Conversation
+from vital_eval.engines.background_loop import BackgroundLoop
 from vital_eval.engines.hf import HFEngine
 from vital_eval.episode import Footage
 from vital_eval.protocol import Mode
-from vital_eval.training.background import BackgroundLoop
 from vital_eval.training.lesson_player import KEPT_BYTES, LessonPlayer
 from vital_eval.training.mtvr.records import CotRecord, Media, ToolCotRecord
 from vital_eval.training.rollouts import OpenVideo
@@ -63,7 +63,7 @@ def play(
     max_tokens: int | None = None,
 ) -> Lessons:
     """Play records; their frames stay in memory, so that they can be shown without a loop."""
-    with BackgroundLoop() as background:
+    with BackgroundLoop("test") as background:
         played = player(engine, background, open_video, mode)
         return lessons_of_records(records, played, engine._encoder, max_tokens)
 

@@ -1,13 +1,9 @@
-"""Two steps on fixed conversations; called by the test in one process, and by torchrun in two.
-
-``torchrun process_worker.py FOLDER`` writes what each process ended with into the folder.
-"""
+"""Two steps on fixed conversations; the test takes them in one process and has torchrun call ``main`` in two."""
 
 from __future__ import annotations
 
 import copy
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import as_file, files
@@ -128,7 +124,7 @@ def renewed(processes: Processes, optimiser: torch.optim.Optimizer, model: PreTr
     processes.collect_state(optimiser)
     collected = processes.gather([optimiser.state_dict()] if processes.first else [])[0]
     assert all(len(moments) == 3 for moments in collected["state"].values())
-    fresh = processes.adamw(model.parameters(), 1e-3, 0.01, sharded=True)
+    fresh = processes.adamw(model.parameters(), 1e-3, 0.01)
     fresh.load_state_dict(copy.deepcopy(collected))
     return fresh
 
@@ -186,8 +182,8 @@ def refused(processes: Processes) -> dict[str, object]:
     return told
 
 
-def main() -> None:
-    folder = Path(sys.argv[1])
+def main(folder: Path) -> None:
+    """Write what this process ended with into the folder."""
     with joined("cpu") as processes:
         outcomes = {
             "all": play(processes),
@@ -212,7 +208,3 @@ def main() -> None:
         np.savez(folder / f"{name}-{processes.rank}-weights.npz", **outcome.weights)
         np.savez(folder / f"{name}-{processes.rank}-gradients.npz", **outcome.gradients)
     (folder / f"{processes.rank}.json").write_text(json.dumps(told), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

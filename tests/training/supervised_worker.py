@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +19,10 @@ import torch.distributed as dist
 
 from tests.training.lessons import cot, player, stage, tool_cot
 from tests.training.nano_policy import footage, nano_engine
+from vital_eval.engines.background_loop import BackgroundLoop
 from vital_eval.engines.hf import HFEngine
 from vital_eval.episode import Footage
 from vital_eval.errors import MediaError, VitalError
-from vital_eval.training.background import BackgroundLoop
 from vital_eval.training.processes import Processes, joined
 from vital_eval.training.sft import SftMetrics, train_sft
 from vital_eval.training.supervised import Lessons, lessons_of_records
@@ -37,15 +40,21 @@ RECORDS = (
 )
 #: Lessons a step: an odd number, and fewer than processes.
 CASES = {"odd": 3, "one": 1}
+#: Optimiser steps of a stage.
+STEPS = 4
 #: Seconds that a barrier outlasts and another group does not.
 PATIENCE = 1.0
 
 
 class Silent(Processes):
-    """The control: every process trains on its own share alone."""
+    """The control: every process trains on its own share alone, with an optimiser that tells nobody."""
 
     def add_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Add nothing."""
+
+    def adamw(self, *arguments: Any, **options: Any) -> torch.optim.Optimizer:
+        """Keep all moments."""
+        return super().adamw(*arguments, **options, sharded=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,6 +63,8 @@ class Outcome:
 
     weights: dict[str, np.ndarray]
     metrics: tuple[SftMetrics, ...]
+    #: Numbers that its optimiser keeps of the weights' first moments.
+    moments: int
 
 
 def taught(
@@ -72,11 +83,32 @@ def taught(
     return lessons_of_records(RECORDS, playing, engine._encoder, processes=processes), list(opened)
 
 
-def train(engine: HFEngine, lessons: Lessons, folder: Path, batch: int, processes: Processes) -> Outcome:
+def train(
+    engine: HFEngine,
+    lessons: Lessons,
+    folder: Path,
+    batch: int,
+    processes: Processes,
+    report: Callable[[str], None] = len,
+) -> Outcome:
+    """Train, or go on; half of the steps are saved on the way."""
+    made: list[torch.optim.Optimizer] = []
+
+    class Watched(type(processes)):
+        def adamw(self, *arguments: Any, **options: Any) -> torch.optim.Optimizer:
+            made.append(super().adamw(*arguments, **options))
+            return made[-1]
+
     model = copy.deepcopy(engine._model)
-    plan = stage(steps=4, batch=batch, micro_batch=2)
-    metrics = train_sft(model, engine._encoder, lessons.kept, plan, folder, 0, lambda line: None, processes=processes)
-    return Outcome({name: value.detach().numpy() for name, value in model.named_parameters()}, metrics)
+    watched = Watched(processes.rank, processes.world, processes.waiting)
+    plan = stage(steps=STEPS, batch=batch, micro_batch=2)
+    metrics = train_sft(
+        model, engine._encoder, lessons.kept, plan, folder, 0, report, save_every=STEPS // 2, processes=watched
+    )
+    (optimiser,) = made
+    kept = getattr(optimiser, "optim", optimiser).state.values()
+    weights = {name: value.detach().numpy() for name, value in model.named_parameters()}
+    return Outcome(weights, metrics, sum(one["exp_avg"].numel() for one in kept))
 
 
 def spoiled(engine: HFEngine, lessons: Lessons, folder: Path, processes: Processes) -> str:
@@ -111,9 +143,23 @@ def waited(processes: Processes) -> list[bool]:
     return through
 
 
+def interrupted(folder: Path) -> None:
+    """Train a stage in the folder; the first time, the first process is killed behind the third step."""
+
+    def report(line: str) -> None:
+        if f"step {STEPS - 1}/" in line and not (folder / "killed").exists():
+            (folder / "killed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with joined("cpu") as processes, nano_engine() as engine, BackgroundLoop("test") as background:
+        lessons, _ = taught(engine, background, processes)
+        outcome = train(engine, lessons, folder, CASES["odd"], processes, report)
+        np.savez(folder / f"odd-{processes.rank}.npz", **outcome.weights)
+
+
 def main(folder: Path) -> None:
     """Write what this process ended with into the folder."""
-    with joined("cpu") as processes, nano_engine() as engine, BackgroundLoop() as background:
+    with joined("cpu") as processes, nano_engine() as engine, BackgroundLoop("test") as background:
         lessons, opened = taught(engine, background, processes)
         outcomes = {name: train(engine, lessons, folder / name, batch, processes) for name, batch in CASES.items()}
         outcomes["silent"] = train(
@@ -127,6 +173,7 @@ def main(folder: Path) -> None:
             "opened": opened,
             "kept": [(lesson.id, lesson.length, lesson.trained_tokens, lesson.nbytes) for lesson in lessons.kept],
             "dropped": lessons.summary(),
+            "moments": {name: outcome.moments for name, outcome in outcomes.items()},
             "spoiled": spoiled(engine, lessons, folder / "spoiled", processes),
             "metrics": {
                 name: [(one.loss, one.gradient, one.tokens) for one in outcome.metrics]

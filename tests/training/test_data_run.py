@@ -37,11 +37,11 @@ from vital_eval.training.mtvr.checks import check_records
 from vital_eval.training.mtvr.files import read_tool_cot, write_records
 from vital_eval.training.mtvr.records import Form, Media, RlRecord
 from vital_eval.training.mtvr.sources import read_sources
-from vital_eval.training.nano_mtvr import write_nano_mtvr
+from vital_eval.training.nano_mtvr import nano_video, write_nano_mtvr
 from vital_eval.training.problems import problems_of_records
 from vital_eval.training.rewards import Reward, read_solution, require_source, score_answer
 from vital_eval.training.rolls import Roll, RollIdentity, RollStore, differing, read_rolls
-from vital_eval.training.thoughts import NanoThoughts, nano_video, read_thoughts
+from vital_eval.training.thoughts import NanoThoughts, read_thoughts
 
 PROTOCOL = rollout_protocol("nano", Mode.COT, 1.0)
 

@@ -4,37 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.training.dgrpo_worker import STAGE, Outcome, train
+from tests.training.launch import require_work
 from vital_eval.training.processes import Processes
-
-#: The tests' folder comes last, so that the installed package is what is imported.
-_WORKER = """
-import sys
-sys.path.append(sys.argv[1])
-from pathlib import Path
-from tests.training.dgrpo_worker import main
-main(Path(sys.argv[2]))
-"""
 
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pair")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
-    command += [sys.executable, "-P", "-c", _WORKER, str(Path(__file__).parents[2]), str(folder)]
-    done = subprocess.run(
-        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder
+    return require_work("dgrpo_worker", tmp_path_factory.mktemp("pair"))
 
 
 @pytest.fixture(scope="module")

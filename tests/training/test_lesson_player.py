@@ -15,13 +15,13 @@ from tests.training.lessons import cot, player, stage, tool_cot
 from tests.training.nano_policy import DURATION, footage, nano_engine
 from vital_eval.clip import Clip
 from vital_eval.conversation import AssistantTurn, Conversation, Message, TextPart, clips_of
+from vital_eval.engines.background_loop import BackgroundLoop
 from vital_eval.engines.hf import HFEngine
 from vital_eval.episode import Footage
 from vital_eval.errors import DataError, MediaError
 from vital_eval.footage import Videos
 from vital_eval.protocol import View
 from vital_eval.span import Span
-from vital_eval.training.background import BackgroundLoop
 from vital_eval.training.lesson_player import KEPT_BYTES, LessonPlayer, frame_bytes
 from vital_eval.training.mtvr.files import form_of, read_records
 from vital_eval.training.mtvr.records import CotRecord, Form, ToolCotRecord
@@ -38,7 +38,7 @@ def engine() -> Iterator[HFEngine]:
 
 @pytest.fixture
 def background() -> Iterator[BackgroundLoop]:
-    with BackgroundLoop() as running:
+    with BackgroundLoop("test") as running:
         yield running
 
 
@@ -90,7 +90,10 @@ def test_a_lesson_shown_again_is_the_one_that_was_played(
     twins = [(a, b) for a in light[:4] for b in light[:4] if a is not b]
     assert not any(same(a.conversation, b.conversation) for a, b in twins)
     changed = light[0].conversation
-    clips_of(changed)[0].frames[-1, -1, -1, -1] ^= 1
+    clip = clips_of(changed)[0]
+    frames = clip.frames.copy()
+    frames[-1, -1, -1, -1] ^= 1
+    object.__setattr__(clip, "frames", frames)
     assert not same(changed, played[0].conversation)
     for videos in (first, second):
         background.run(videos.close())

@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -19,6 +16,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from tests.training.launch import launch
 from tests.training.lessons import distance
 from vital_eval.cli.main import main
 from vital_eval.errors import VitalError
@@ -140,11 +138,7 @@ def test_two_processes_leave_the_checkpoint_of_one(
     finally:
         torch.set_num_threads(before)
     told = {"one": capsys.readouterr()}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
-    launch += [sys.executable, "-P", "-m", "vital_eval", *command, str(tmp_path / "two")]
-    done = subprocess.run(
-        launch, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300, check=False
-    )
+    done = launch(["-m", "vital_eval", *command, str(tmp_path / "two")])
     assert done.returncode == 0, done.stderr[-3000:]
     logs = []
     for name, out, err in (("one", *told["one"]), ("two", done.stdout, done.stderr)):

@@ -7,14 +7,13 @@ import copy
 import dataclasses
 import json
 import math
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.training.nano_policy import nano_engine, open_grey, policy_of, problem, protocol, tools
+from tests.training.nano_policy import nano_engine, open_grey, policy_of, problem, protocol, taste, tools
 from vital_eval.engine import Engine, EngineInfo, GenerationRequest
 from vital_eval.engines.hf import HFEngine
 from vital_eval.episode import Footage
@@ -26,7 +25,6 @@ from vital_eval.training.dgrpo import DgrpoStage, StepMetrics, attempt_of, train
 from vital_eval.training.log_probs import Support, greedy_gaps, sampled_log_probs
 from vital_eval.training.policy import Policy, WeightReceiver, require_agreement
 from vital_eval.training.policy_loss import LossSettings
-from vital_eval.training.rewards import Scored
 from vital_eval.training.rollouts import OpenVideo, roll_out
 
 STAGE = DgrpoStage(
@@ -98,11 +96,6 @@ class Parrot(Wrapped):
         (word,) = self.engine.parts.tokenizer("red", add_special_tokens=False)["input_ids"][:1]
         ids = (word,) * request.sampling.max_new_tokens
         return dataclasses.replace(said, token_ids=ids, text="red", finish=FinishReason.LENGTH)
-
-
-def taste(answer: str | None) -> Scored:
-    """Give every text another reward, so that groups differ and there is something to learn."""
-    return Scored(zlib.crc32((answer or "").encode()) % 1000 / 1000)
 
 
 def train(

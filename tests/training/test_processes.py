@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.training import process_worker
+from tests.training.launch import require_work
 from tests.training.process_worker import Outcome, play
 from vital_eval.errors import VitalError
 from vital_eval.training.policy_loss import LossMetrics, Normaliser
@@ -40,14 +37,7 @@ class Pair:
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    folder = tmp_path_factory.mktemp("pair")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += [process_worker.__file__, str(folder)]
-    done = subprocess.run(
-        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return Pair(folder)
+    return Pair(require_work("process_worker", tmp_path_factory.mktemp("pair")))
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from contextlib import closing
 import pytest
 
 from vital_eval.conversation import Conversation, Message, TextPart
+from vital_eval.engines.background_loop import BackgroundLoop
 from vital_eval.errors import DataError
-from vital_eval.training.background import BackgroundLoop
 from vital_eval.training.read_ahead import AHEAD_LESSONS, read_ahead
 from vital_eval.training.supervised import Lesson
 
@@ -93,7 +93,7 @@ def test_the_background_works_beside_its_caller_and_ends_with_it() -> None:
     async def fail() -> None:
         raise DataError("no such record")
 
-    with BackgroundLoop() as background:
+    with BackgroundLoop("test") as background:
         left = background.submit(forever())
         assert background.run(where()) != threading.current_thread().name
         with pytest.raises(DataError, match="no such record"):

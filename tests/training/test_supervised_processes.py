@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.training.launch import require_work, work
 from tests.training.lessons import distance
 from tests.training.nano_policy import nano_engine
 from tests.training.supervised_worker import CASES, RECORDS, Outcome, taught, train
-from vital_eval.training.background import BackgroundLoop
+from vital_eval.engines.background_loop import BackgroundLoop
 from vital_eval.training.processes import Processes
 from vital_eval.training.supervised import Lessons
-
-#: The tests' folder comes last, so that the installed package is what is imported.
-_WORKER = """
-import sys
-sys.path.append(sys.argv[1])
-from pathlib import Path
-from tests.training.supervised_worker import main
-main(Path(sys.argv[2]))
-"""
 
 
 @dataclass(frozen=True)
@@ -46,20 +36,13 @@ class Pair:
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    folder = tmp_path_factory.mktemp("pair")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
-    command += [sys.executable, "-P", "-c", _WORKER, str(Path(__file__).parents[2]), str(folder)]
-    done = subprocess.run(
-        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return Pair(folder)
+    return Pair(require_work("supervised_worker", tmp_path_factory.mktemp("pair")))
 
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lessons, dict[str, Outcome]]:
     folder = tmp_path_factory.mktemp("single")
-    with nano_engine() as engine, BackgroundLoop() as background:
+    with nano_engine() as engine, BackgroundLoop("test") as background:
         lessons, opened = taught(engine, background, Processes(), kept_bytes=2**30)
         assert sorted(opened) == sorted(record.media.path for record in RECORDS if record.id != "wrong")
         return lessons, {
@@ -83,6 +66,40 @@ def test_two_processes_take_the_steps_of_one(pair, single, case: str, rank: int)
     found = np.array(pair.told(rank)["metrics"][case])
     expected = np.array([(one.loss, one.gradient, one.tokens) for one in outcomes[case].metrics])
     assert np.allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_each_process_keeps_the_moments_of_its_share(pair, single) -> None:
+    _, outcomes = single
+    whole = outcomes["odd"].moments
+    parts = [pair.told(rank)["moments"]["odd"] for rank in (0, 1)]
+    assert sum(parts) == whole
+    assert max(parts) < 0.7 * whole
+
+
+def test_a_stage_killed_in_two_processes_goes_on_in_two_and_in_one(single, tmp_path: Path) -> None:
+    lessons, outcomes = single
+    wanted = outcomes["odd"].weights
+    moved = distance(wanted, base())
+    two, one = tmp_path / "two", tmp_path / "one"
+    two.mkdir()
+    done = work("supervised_worker", two, "interrupted")
+    assert done.returncode != 0
+    assert "SIGKILL" in done.stderr
+    # Three steps were taken, and the state is that of the second.
+    assert len((two / "taught.jsonl").read_text().splitlines()) == 3
+    assert not list(two.glob("*.npz"))
+    shutil.copytree(two, one)
+    done = work("supervised_worker", two, "interrupted")
+    assert done.returncode == 0, done.stderr[-3000:]
+    for rank in (0, 1):
+        assert distance(wanted, dict(np.load(two / f"odd-{rank}.npz"))) < 1e-3 * moved
+    with nano_engine() as engine:
+        alone = train(engine, lessons, one, CASES["odd"], Processes())
+    assert [metrics.step for metrics in alone.metrics] == [2, 3]
+    assert distance(wanted, alone.weights) < 1e-3 * moved
+    for folder in (one, two):
+        lines = (folder / "taught.jsonl").read_text().splitlines()
+        assert [json.loads(line)["step"] for line in lines] == [0, 1, 2, 3]
 
 
 def test_control_processes_that_add_nothing_up_part_ways(pair, single) -> None:

@@ -39,9 +39,10 @@ from vital_eval.subtitles import SubtitleLine
 from vital_eval.task import AnswerKind
 from vital_eval.toolbox import GetVideoClipFrame
 from vital_eval.trajectory import StopReason
-from vital_eval.video import pyav_decoder
+from vital_eval.video import pyav_decoder, sound_frames
 from vital_eval.video.clock import draw_clock
 from vital_eval.video.pyav_decoder import PyAVDecoder
+from vital_eval.video.reading_plan import Costs
 from vital_eval.video.resolve import resolve_video
 from vital_eval.video.sampling import choose_frames
 from vital_eval.video.source import ClipSource
@@ -269,9 +270,13 @@ def test_trap_064_frames_are_kept_by_video_and_view(monkeypatch: pytest.MonkeyPa
         def __init__(self, *_: object) -> None:
             pass
 
-        async def read(self, video: str, span: Span | None, view: View, factor: int) -> Clip:
+        def reader(self, *_: object) -> Workers:
+            """Read by itself."""
+            return self
+
+        async def read(self, video: str, span: Span | None, view: View, factor: int, ticket: object) -> Clip:
             """Return as many frames as the view asks for."""
-            del video, span
+            del video, span, ticket
             return blank(view.max_frames, factor=factor)
 
         def close(self) -> None:
@@ -283,7 +288,7 @@ def test_trap_064_frames_are_kept_by_video_and_view(monkeypatch: pytest.MonkeyPa
 
     async def go() -> list[int]:
         async with Videos(Path(), "pyav", 1, 1.0, 32) as videos:
-            return [(await videos._read("v.mp4", None, view)).count for view in views]
+            return [(await videos.read("v.mp4", None, view)).count for view in views]
 
     assert [naive_cache.setdefault("v.mp4", view.max_frames) for view in views] == [4, 4]
     assert asyncio.run(go()) == [4, 9]
@@ -365,9 +370,9 @@ def test_trap_068_contradictory_decoding_is_refused() -> None:
 
 def test_trap_069_a_few_frames_do_not_cost_the_whole_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_video(tmp_path / "v.mp4", seconds=375, rate=4)
-    decoder = PyAVDecoder()
+    decoder = PyAVDecoder(threads=1)
     info = decoder.probe(tmp_path / "v.mp4")
-    packets = pyav_decoder._packets
+    packets = sound_frames.packets
     decoded = 0
 
     def counted(*arguments: Any) -> Any:
@@ -376,11 +381,11 @@ def test_trap_069_a_few_frames_do_not_cost_the_whole_video(tmp_path: Path, monke
             decoded += 1
             yield packet
 
-    monkeypatch.setattr(pyav_decoder, "_packets", counted)
+    monkeypatch.setattr(sound_frames, "packets", counted)
     wanted = (0, info.keyframes[2] + 1, info.keyframes[-1])
     few, by_seeking = decoder.read(tmp_path / "v.mp4", wanted, info), decoded
     # The naive reader: the same frames, and everything on the way to them.
-    monkeypatch.setattr(pyav_decoder, "_SEEK_GAIN", 10**9)
+    monkeypatch.setattr(pyav_decoder, "_COSTS", Costs(restart=10**9, keep=1))
     decoded = 0
     assert np.array_equal(decoder.read(tmp_path / "v.mp4", wanted, info), few)
     assert decoded > info.keyframes[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 
 from vital_eval.errors import MediaError
-from vital_eval.video import pyav_decoder
+from vital_eval.video import pyav_decoder, pyav_index
 from vital_eval.video.decoder import VideoInfo
 from vital_eval.video.pyav_decoder import PyAVDecoder
+from vital_eval.video.reading_plan import Costs
+from vital_eval.video.resize import resize_frames
 
 Encode = Callable[..., Path]
 Shown = Callable[[np.ndarray], int]
@@ -107,9 +110,10 @@ def test_seeking_and_reading_on_agree(tmp_path: Path, encode: Encode, monkeypatc
     path = encode(tmp_path / "long.mp4", count=120, gop=12, options={"bf": "3"})
     info = DECODER.probe(path)
     wanted = [3, 50, 51, 90, 119]
-    sought = DECODER.read(path, wanted, info)
-    monkeypatch.setattr(pyav_decoder, "_SEEK_GAIN", 10**9)
-    assert np.array_equal(sought, DECODER.read(path, wanted, info))
+    decoder = PyAVDecoder(threads=1)
+    sought = decoder.read(path, wanted, info)
+    monkeypatch.setattr(pyav_decoder, "_COSTS", Costs(restart=10**9, keep=1))
+    assert np.array_equal(sought, decoder.read(path, wanted, info))
 
 
 def test_a_seek_that_misleads_is_noticed(tmp_path: Path, encode: Encode, shown: Shown) -> None:
@@ -117,6 +121,81 @@ def test_a_seek_that_misleads_is_noticed(tmp_path: Path, encode: Encode, shown: 
     honest = DECODER.probe(path)
     lying = VideoInfo(honest.duration, honest.width, honest.height, honest.frame_times, keyframes=(0, 20, 40))
     assert [shown(frame) for frame in DECODER.read(path, [30, 50], lying)] == [30, 50]
+
+
+def test_a_seek_that_misleads_is_noticed_where_packets_tell(tmp_path: Path, encode: Encode, shown: Shown) -> None:
+    path = encode(tmp_path / "video.mp4", count=60, gop=60, options={"bf": "3"})
+    honest = DECODER.probe(path)
+    assert honest.packets_tell
+    lying = replace(honest, keyframes=(0, 20, 40))
+    assert [shown(frame) for frame in DECODER.read(path, [30, 50], lying)] == [30, 50]
+
+
+def plain_scan(path: Path) -> list[np.ndarray]:
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("b_frames.mp4", "libx264", {"bf": "3"}),
+        ("open_gop.mp4", "libx264", {"bf": "3", "x264-params": "open-gop=1"}),
+        ("b_frames.mkv", "libx264", {"bf": "3"}),
+        ("hevc.mp4", "libx265", {"x265-params": "log-level=none:open-gop=1"}),
+        ("vp9.webm", "libvpx-vp9", {"auto-alt-ref": "1", "lag-in-frames": "16", "b": "500k", "cpu-used": "8"}),
+        ("av1.mp4", "libsvtav1", {"preset": "11", "svtav1-params": "lp=1"}),
+    ],
+)
+def test_the_plan_alone_gives_the_pixels_of_a_plain_scan(
+    tmp_path: Path, encode: Encode, monkeypatch: pytest.MonkeyPatch, name: str, codec: str, options: dict[str, str]
+) -> None:
+    path = encode(tmp_path / name, count=75, gop=15, codec=codec, options=options)
+    info = DECODER.probe(path)
+    scanned = np.stack(plain_scan(path))
+    assert info.packets_tell
+    monkeypatch.setattr(PyAVDecoder, "_read_through", lambda *_: pytest.fail("the plan did not find every frame"))
+    monkeypatch.setattr(pyav_decoder, "_READER_COST", 20)
+    for threads in (1, 2, 3):
+        for wanted in ([2, 30, 31, 59, 74], [44], list(range(75)), list(range(7, 75, 13))):
+            frames = PyAVDecoder(threads).read(path, wanted, info)
+            assert np.array_equal(frames, scanned[wanted])
+
+
+@pytest.mark.parametrize("size", [(56, 84), (35, 51), (112, 28)])
+def test_resizing_as_frames_come_is_resizing_afterwards(
+    tmp_path: Path, encode: Encode, rotate_mp4: Callable[[Path, int], None], size: tuple[int, int]
+) -> None:
+    plain = encode(tmp_path / "plain.mp4", count=30, options={"bf": "2"})
+    turned = encode(tmp_path / "turned.mp4", count=12)
+    rotate_mp4(turned, 90)
+    odd = encode(tmp_path / "odd.mp4", count=12, height=35, width=51, pixels="yuv444p")
+    for path in (plain, turned, odd):
+        info = DECODER.probe(path)
+        wanted = range(0, info.frame_count, 3)
+        resized = DECODER.read_resized(path, wanted, info, size)
+        assert np.array_equal(resized, resize_frames(DECODER.read(path, wanted, info), size))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_damage_beside_a_keyframe_never_gives_another_frame(
+    tmp_path: Path, encode: Encode, shown: Shown, threads: int
+) -> None:
+    """A decoder reports the damage before it hands out the keyframe that it still holds."""
+    path = encode(tmp_path / "video.mp4", count=45, gop=15, options={"bf": "2"})
+    decoder, whole = PyAVDecoder(threads), path.read_bytes()
+    info = decoder.probe(path)
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    for at, size in packets[13:21]:
+        path.write_bytes(whole[:at] + bytes(size) + whole[at + size :])
+        lost = 0
+        for index in range(8, 36, 3):
+            try:
+                assert shown(decoder.read(path, [index], info)[0]) == index
+            except MediaError:
+                lost += 1
+        assert lost < 10
 
 
 def test_an_index_of_another_file_is_refused(tmp_path: Path, encode: Encode) -> None:
@@ -259,7 +338,7 @@ def test_caps(tmp_path: Path, encode: Encode, monkeypatch: pytest.MonkeyPatch, c
         path = encode(tmp_path / name)
         DECODER.probe(path)
         with monkeypatch.context() as patch:
-            patch.setattr(pyav_decoder, cap, value)
+            patch.setattr(pyav_index, cap, value)
             with pytest.raises(MediaError) as caught:
                 DECODER.probe(path)
         assert caught.value.kind == "too-large"

@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from vital_eval.baseline_estimates import baseline_tasks, estimate_baselines
 from vital_eval.cli.output import EXIT_INTERRUPTED, EXIT_OWED, complain, figure_text, say, table
@@ -21,11 +21,29 @@ from vital_eval.runner import Settings, run
 from vital_eval.summary import CellSummary, Summary, summarise, write_summary
 
 if TYPE_CHECKING:
-    from vital_eval.engine import Engine
+    from vital_eval.engine import Engine, EngineInfo
+
+_T = TypeVar("_T")
+
+
+class Players(Protocol):
+    """Whoever plays the episodes of a run; all three are called in one event loop."""
+
+    async def open(self) -> EngineInfo:
+        """Get ready, and say whose answers the run will hold."""
+        ...
+
+    async def play(self, log: RunLog, reporter: Reporter) -> Tally:
+        """Play what is owed and return the counts at the end."""
+        ...
+
+    async def close(self) -> None:
+        """Free everything; called in any case."""
+        ...
 
 
 def carry_out(plan: RunPlan, engine: Engine, out: Path, settings: Settings, label: str = "") -> int:
-    """Play what is owed, write the summary, say what came of it.
+    """Play what is owed with one engine in this process; see :func:`carry_out_with`.
 
     Args:
         plan: what the run consists of.
@@ -33,17 +51,28 @@ def carry_out(plan: RunPlan, engine: Engine, out: Path, settings: Settings, labe
         out: run folder, new or to be resumed.
         settings: how the run is carried out.
         label: the checkpoint's name in tables, the engine's own if empty.
+    """
+    return carry_out_with(plan, _Alone(plan, engine, settings), out, label)
+
+
+def carry_out_with(plan: RunPlan, players: Players, out: Path, label: str = "") -> int:
+    """Play what is owed, write the summary, say what came of it.
+
+    Args:
+        plan: what the run consists of.
+        players: play it; they are closed at the end.
+        out: run folder, new or to be resumed.
+        label: the checkpoint's name in tables, the engine's own if empty.
 
     Returns:
         The exit status: 0 complete, 3 samples are owed, 130 interrupted.
     """
-    manifest = make_manifest(plan, engine.info, label or engine.info.model)
     # Read before the run: a damaged training file must not spoil its end.
     baselines = baseline_tasks(task_plan.data for task_plan in plan.tasks)
-    with RunLog.open(out, manifest) as log:
+    with _opened(plan, players, out, label) as (log, runner):
         try:
             with _reporter() as reporter:
-                tally = asyncio.run(_play(plan, engine, log, settings, reporter))
+                tally = runner.run(_stoppable(players.play(log, reporter)))
         except (KeyboardInterrupt, asyncio.CancelledError):
             kept = len(log.done_keys())
             complain(
@@ -59,6 +88,20 @@ def carry_out(plan: RunPlan, engine: Engine, out: Path, settings: Settings, labe
         if cell.tools is not None and cell.tools.invalid:
             complain(f"{cell.task} {cell.mode.value}: {cell.tools.verdict}; its score is not that of a tool run")
     return _status(tally)
+
+
+@contextlib.contextmanager
+def _opened(plan: RunPlan, players: Players, out: Path, label: str) -> Iterator[tuple[RunLog, asyncio.Runner]]:
+    with asyncio.Runner() as runner:
+        try:
+            try:
+                info = runner.run(_stoppable(players.open()))
+            except asyncio.CancelledError:
+                raise KeyboardInterrupt from None
+            with RunLog.open(out, make_manifest(plan, info, label or info.model)) as log:
+                yield log, runner
+        finally:
+            runner.run(players.close())
 
 
 def check_folder(plan: RunPlan, out: Path, label: str) -> None:
@@ -78,15 +121,28 @@ def check_folder(plan: RunPlan, out: Path, label: str) -> None:
         )
 
 
-async def _play(plan: RunPlan, engine: Engine, log: RunLog, settings: Settings, reporter: Reporter) -> Tally:
+class _Alone:
+    """One engine in this process."""
+
+    def __init__(self, plan: RunPlan, engine: Engine, settings: Settings) -> None:
+        self._plan, self._engine, self._settings = plan, engine, settings
+
+    async def open(self) -> EngineInfo:
+        return self._engine.info
+
+    async def play(self, log: RunLog, reporter: Reporter) -> Tally:
+        return await run(self._plan, self._engine, log, self._settings, reporter)
+
+    async def close(self) -> None:
+        await self._engine.close()
+
+
+async def _stoppable(work: Awaitable[_T]) -> _T:
     this = asyncio.current_task()
     if this is not None:
         # Batch systems end a job with SIGTERM; it deserves the same clean stop as Ctrl-C.
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
-    try:
-        return await run(plan, engine, log, settings, reporter)
-    finally:
-        await engine.close()
+    return await work
 
 
 @contextlib.contextmanager

@@ -48,11 +48,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dtype", default="auto", help="of the weights: auto (default), bfloat16, float16, float32")
     add("--decode-workers", type=positive, default=2, metavar="N", help="decoding processes (default: 2)")
     add("--engine", default="hf", metavar="NAME", help="engine by name (default: hf)")
+    add(
+        "--engine-option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an option of the engine's own, such as tensor_parallel=2 of vllm (again for more)",
+    )
     add("--plugin", type=Path, action="append", default=[], metavar="FILE.py", help="load more engines, decoders")
 
 
 def execute(args: argparse.Namespace) -> int:
     """Find every cheap mistake, load the model, play what is owed, say what came of it."""
+    from vital_eval.cli.engine_options import with_options
     from vital_eval.protocol import Mode
     from vital_eval.registry import Registries
     from vital_eval.training.data_run import read_sound_rl, records_hash, require_media, rollout_protocol
@@ -75,7 +83,8 @@ def execute(args: argparse.Namespace) -> int:
     )
     refuse_others(args.out, stored, identity)
     tools = {name: registries.tools.load(name)() for name in protocol.tools}
-    engine = registries.engines.load(args.engine)(args.checkpoint, args.device, args.dtype, args.batch_size)
+    factory = with_options(registries.engines.load(args.engine), args.engine, args.engine_option)
+    engine = factory(args.checkpoint, args.device, args.dtype, args.batch_size)
     identity = dataclasses.replace(identity, checkpoint=engine.info.fingerprint)
     with RollStore.open(args.out, identity, [record.id for record in records]) as store:
         try:

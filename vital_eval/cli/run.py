@@ -9,9 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vital_eval.cli.on_cluster import check_ray_options, ray_crew
 from vital_eval.cli.output import say, table
 from vital_eval.cli.run_options import (
     add_run_arguments,
+    frame_store,
     merge_config,
     parse_modes,
     read_protocol,
@@ -39,6 +41,7 @@ def execute(args: argparse.Namespace) -> int:
     from vital_eval.registry import Registries
 
     options = merge_config(args)
+    check_ray_options(options)
     registries = Registries(tuple(options.plugin))
     registries.engines.require(options.engine)
     plan = plan_run(options, registries)
@@ -51,19 +54,23 @@ def execute(args: argparse.Namespace) -> int:
     if options.checkpoint is None and options.base_url is None:
         raise VitalError("--checkpoint is missing", "give the folder of a checkpoint")
     # The model comes last: every cheap mistake has been found by now.
-    from vital_eval.cli.carry_out import carry_out, check_folder
+    from vital_eval.cli.carry_out import carry_out, carry_out_with, check_folder
     from vital_eval.cli.engine_options import server_options, with_options
     from vital_eval.runner import Settings
 
     check_folder(plan, options.out, options.label)
     texts = [*options.engine_option, *server_options(options.base_url, options.model, options.transport)]
-    factory = with_options(registries.engines.load(options.engine), options.engine, texts)
-    engine = factory(options.checkpoint, options.device, options.dtype, options.batch_size)
     settings = Settings(
         concurrency=options.concurrency or 2 * options.batch_size,
         decode_workers=options.decode_workers,
+        cache_bytes=int(options.cache_gb * 2**30),
+        frame_store=frame_store(options),
         plugins=tuple(options.plugin),
     )
+    if options.ray is not None:
+        return carry_out_with(plan, ray_crew(options, plan, settings, texts), options.out, options.label)
+    factory = with_options(registries.engines.load(options.engine), options.engine, texts)
+    engine = factory(options.checkpoint, options.device, options.dtype, options.batch_size)
     return carry_out(plan, engine, options.out, settings, options.label)
 
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vital_eval.data_root import parse_shard
 from vital_eval.errors import ProtocolError, VitalError
 from vital_eval.protocol import Mode, Protocol, protocol_from_json
 from vital_eval.registry import suggest
+
+if TYPE_CHECKING:
+    from vital_eval.video.frame_store import StoreSettings
 
 _REQUIRED = ("data_root", "out")
 #: What an option is if neither a flag nor the file of --config sets it; ``None`` for the others. Kept out of the
@@ -27,6 +31,8 @@ _DEFAULTS: dict[str, Any] = {
     "dtype": "auto",
     "batch_size": 8,
     "decode_workers": 2,
+    "cache_gb": 4.0,
+    "frame_store_gb": 100.0,
     "protocol": [],
     "plugin": [],
     "subtitles": False,
@@ -76,6 +82,12 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", type=_positive, metavar="N", help="turns the engine writes together (default: 8)")
     add("--concurrency", type=_positive, metavar="N", help="episodes under way (default: twice the batch size)")
     add("--decode-workers", type=_positive, metavar="N", help="decoding processes (default: 2)")
+    add("--cache-gb", type=_gigabytes, metavar="G", help="decoded clips kept in memory, in GB of 2^30 (default: 4)")
+    add("--frame-store", type=Path, metavar="DIR", help="keep decoded frames there for later runs (default: nowhere)")
+    add("--frame-store-gb", type=_gigabytes, metavar="G", help="size the store never exceeds (default: 100)")
+    add("--ray", metavar="ADDRESS", help="spread the run: local (this machine), auto or host:port (a Ray cluster)")
+    add("--ray-workers", type=_positive, metavar="N", help="workers at a time (default: as many as fit)")
+    add("--ray-gpus", type=_share, metavar="G", help="GPUs of a worker (default: 1 if there are any)")
     add("--plugin", type=Path, action="append", metavar="FILE.py", help="load more tasks, engines, tools, decoders")
     add("--dry-run", action="store_true", default=None, help="print what would run, without model and video")
     add(
@@ -149,6 +161,15 @@ def with_subtitles(protocol: Protocol) -> Protocol:
     return dataclasses.replace(protocol, name=f"{protocol.name}-subtitles", subtitles=True)
 
 
+def frame_store(options: argparse.Namespace) -> StoreSettings | None:
+    """Return where decoded frames are kept, ``None`` for nowhere."""
+    if options.frame_store is None:
+        return None
+    from vital_eval.video.frame_store import StoreSettings
+
+    return StoreSettings(options.frame_store.absolute(), max(1, int(options.frame_store_gb * 2**30)))
+
+
 def read_protocol(path: Path) -> Protocol:
     """Read a protocol file, JSON or TOML.
 
@@ -198,7 +219,7 @@ def _value(path: Path, key: str, value: Any, action: argparse.Action) -> Any:
             raise VitalError(f"{path}: {key} must be true or false, not {value!r}")
         return value
     values = value if isinstance(value, list) else [value]
-    if any(isinstance(item, bool) or not isinstance(item, str | int) for item in values):
+    if any(isinstance(item, bool) or not isinstance(item, str | int | float) for item in values):
         raise VitalError(
             f"{path}: {key} cannot be {value!r}", f"write it as the flag --{key.replace('_', '-')} takes it"
         )
@@ -219,6 +240,26 @@ def _positive(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r:.40} is not a whole number") from error
     if number < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def _gigabytes(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is not a number") from error
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError("must be above 0")
+    return number
+
+
+def _share(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is not a number") from error
+    if not 0 <= number < math.inf or (number > 1 and number != int(number)):
+        raise argparse.ArgumentTypeError("must be 0, a part of one, or a whole number")
     return number
 
 

@@ -28,6 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", default="auto", help="torch device (default: auto)")
     add("--dtype", default="auto", help="of the weights: auto (default), bfloat16, float16, float32")
     add("--batch-size", type=_count, default=8, metavar="N", help="turns written together (default: 8)")
+    add(
+        "--cache-gib",
+        type=_size,
+        default=2.0,
+        metavar="N",
+        help="memory for keys and values of conversations that may go on, and as much for clips (default: 2; 0: none)",
+    )
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -35,9 +42,10 @@ def execute(args: argparse.Namespace) -> int:
     from vital_eval.engines.hf import load_engine
     from vital_eval.engines.openai_server import OpenAIServer
 
-    engine = load_engine(args.checkpoint, args.device, args.dtype, args.batch_size, cache_bytes=0)
+    memory = int(args.cache_gib * 2**30)
+    engine = load_engine(args.checkpoint, args.device, args.dtype, args.batch_size, cache_bytes=memory)
     try:
-        server = OpenAIServer(engine, args.host, args.port)
+        server = OpenAIServer(engine, args.host, args.port, clip_bytes=memory)
     except OSError as error:
         raise VitalError(
             f"cannot listen at {args.host}:{args.port} ({error.strerror})", "choose another --host or --port"
@@ -72,6 +80,16 @@ def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65_535:
         raise argparse.ArgumentTypeError(f"{text!r:.40} is not a port")
     return int(text)
+
+
+def _size(text: str) -> float:
+    try:
+        size = float(text)
+    except ValueError:
+        size = -1.0
+    if not 0 <= size <= 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is not a number of GiB")
+    return size
 
 
 def _count(text: str) -> int:

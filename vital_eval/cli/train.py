@@ -21,7 +21,7 @@ from vital_eval.cli.output import EXIT_INTERRUPTED, complain, interval_text, per
 from vital_eval.errors import VitalError
 
 if TYPE_CHECKING:
-    from vital_eval.training.pipeline import Circumstances, MakeBase
+    from vital_eval.training.pipeline import Circumstances, MakeBase, MakeEngine
     from vital_eval.training.processes import Processes
     from vital_eval.training.recipes import Recipe, StageRecipe
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _HELD_OUT_SEED = 2611
 
 #: Records a file of nano's own training data, and questions a task of its held-out world.
-_NANO = {"nano": (150, 40), "nano-ci": (6, 4)}
+_NANO = {"nano": (150, 80), "nano-ci": (6, 4)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +47,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--dtype", default="auto", help="auto, float32 or bfloat16")
     parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="conversations sampled together")
+    parser.add_argument("--engine", default="hf", metavar="NAME", help="plays DGRPO's rollouts (default: hf)")
+    parser.add_argument(
+        "--engine-option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an option of that engine's own (again for more)",
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of each process (default: torch's own)")
     parser.add_argument("--tensorboard", action="store_true", help="write event files too, below DIR/tensorboard")
     parser.add_argument("--dry-run", action="store_true", help="print plan, data counts and estimates; train nothing")
@@ -69,6 +77,7 @@ def execute(args: argparse.Namespace) -> int:
         for option in ("checkpoint", "data"):
             if getattr(args, option) is None:
                 raise VitalError(f"--{option} is missing", f"recipe {chosen.name} brings none of its own")
+    rollout_engine = _rollout_engine(args, stages)
     from vital_eval.training.pipeline import write_plan
     from vital_eval.training.processes import joined, local_device
 
@@ -78,10 +87,25 @@ def execute(args: argparse.Namespace) -> int:
         if processes.world == 1:
             device = args.device
         with processes.first_before_others():
-            where = dataclasses.replace(_circumstances(args, chosen, base, device), make_base=make_base)
+            where = dataclasses.replace(
+                _circumstances(args, chosen, base, device), make_base=make_base, rollout_engine=rollout_engine
+            )
             if processes.first:
                 write_plan(where, chosen.name)
         return _carry_out(args.out, stages, where, processes)
+
+
+def _rollout_engine(args: argparse.Namespace, stages: tuple[StageRecipe, ...]) -> MakeEngine | None:
+    """Return what loads the engine of the rollouts, ``None`` for the trained model itself."""
+    from vital_eval.cli.engine_options import with_options
+    from vital_eval.registry import Registry
+    from vital_eval.training.dgrpo import DgrpoStage
+
+    if args.engine == "hf" and not args.engine_option:
+        return None
+    if not any(isinstance(stage.train, DgrpoStage) for stage in stages):
+        raise VitalError(f"no stage here has rollouts for engine {args.engine!r} to play", "drop --engine")
+    return with_options(Registry("engine").load(args.engine), args.engine, args.engine_option)
 
 
 def _set_threads(count: int) -> None:

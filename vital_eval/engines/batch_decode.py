@@ -8,6 +8,7 @@ against full passes without cache.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -38,6 +39,8 @@ class Row:
         written: sampled ids.
         finish: why it ended, once it has.
         cached: keys and values of everything fed, once it has ended and if wanted.
+        taken_at: when its batch took it up, on :func:`time.monotonic`'s clock; the caller's to set.
+        first_token_at: when its first token was there, on the same clock.
     """
 
     encoded: Encoded
@@ -50,11 +53,13 @@ class Row:
     written: list[int] = field(default_factory=list)
     finish: FinishReason | None = None
     cached: CachedPrefix | None = None
+    taken_at: float = 0.0
+    first_token_at: float | None = None
 
     def start_again(self) -> None:
         """Forget what was written."""
         self.written.clear()
-        self.finish = self.cached = None
+        self.finish = self.cached = self.first_token_at = None
 
     @property
     def skip(self) -> int:
@@ -140,9 +145,12 @@ def decode_batch(
         logits[:, list(vocabulary.banned_ids)] = -torch.inf
         settings = [rows[index].sampling for index in active]
         chosen = choose_tokens(logits, seen, settings, [generators[index] for index in active])
+        # They are here as numbers, so the device has done all that led to them.
+        now = time.monotonic()
         for place, index in enumerate(active):
             row = rows[index]
             row.written.append(chosen[place])
+            row.first_token_at = row.first_token_at or now
             row.finish = _finish(row, vocabulary)
             if row.finish is not None and row.keep_prefix:
                 row.cached = _extract(cache, place, attention[place], row)

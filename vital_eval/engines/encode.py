@@ -63,6 +63,27 @@ class Encoded:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Layout:
+    """A conversation before its pixels are cut: all of :class:`Encoded` that is cheap.
+
+    Attributes:
+        ids: see :class:`Encoded`, as are ``positions``, ``grids``, ``is_visual`` and ``is_sampled``.
+        positions: see above.
+        clips: in the order the model meets them.
+        grids: see above.
+        is_visual: see above.
+        is_sampled: see above.
+    """
+
+    ids: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    clips: tuple[Clip, ...]
+    grids: tuple[tuple[int, int, int], ...]
+    is_visual: NDArray[np.bool_]
+    is_sampled: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Prompt:
     """The ids of one conversation, without pixels and positions.
 
@@ -104,6 +125,10 @@ class Encoder:
         Raises:
             EngineError: if the template drops a video or a text holds control tokens.
         """
+        return self.cut(self.lay_out(conversation, open_turn=open_turn))
+
+    def lay_out(self, conversation: Conversation, *, open_turn: bool = True) -> Layout:
+        """Encode all but the pixels; otherwise as :meth:`encode`."""
         clips = clips_of(conversation)
         expansions = [self._expand(clip) for clip in clips]
         ids, sampled = self._write(conversation, [text for text, _ in expansions], open_turn=open_turn)
@@ -116,11 +141,26 @@ class Encoder:
             positions = mrope_positions(is_visual, blocks)
         except ValueError as error:
             raise EngineError(f"cannot place the videos in the prompt: {error}", "check the chat template") from error
-        width = 3 * self.checkpoint.pixels.temporal * self.checkpoint.pixels.patch**2
-        cut = [patchify(clip, self.checkpoint.pixels) for clip in clips]
-        patches = [patch for patch, _ in cut] or [np.empty((0, width), dtype=np.float32)]
-        grids = tuple(grid for _, grid in cut)
-        return Encoded(array, positions, np.concatenate(patches), grids, is_visual, is_sampled)
+        grids = tuple(patch_grid(clip, self.checkpoint.pixels) for clip in clips)
+        return Layout(array, positions, clips, grids, is_visual, is_sampled)
+
+    def cut(self, layout: Layout, skip: int = 0) -> Encoded:
+        """Cut the pixels of a conversation into patches.
+
+        Args:
+            layout: see :meth:`lay_out`.
+            skip: of its first ids the keys and values are known; the patches of clips among them are left zero.
+        """
+        pixels = self.checkpoint.pixels
+        sizes = [t * h * w for t, h, w in layout.grids]
+        patches = np.zeros((sum(sizes), 3 * pixels.temporal * pixels.patch**2), dtype=np.float32)
+        known = int(layout.is_visual[:skip].sum()) * pixels.merge**2
+        end = 0
+        for clip, size in zip(layout.clips, sizes, strict=True):
+            begin, end = end, end + size
+            if end > known:
+                patches[begin:end], _ = patchify(clip, pixels)
+        return Encoded(layout.ids, layout.positions, patches, layout.grids, layout.is_visual, layout.is_sampled)
 
     def prompt(self, conversation: Conversation) -> Prompt:
         """Write the prompt of the next assistant turn as ids, for an engine that prepares pixels and positions itself.

@@ -183,6 +183,10 @@ class HFEngine:
         """Forget the keys and values of a finished episode."""
         self._prefixes.drop(episode)
 
+    def rename(self, episode: str, to: str) -> None:
+        """Let the keys and values of one episode belong to another one, for callers that learn its name later."""
+        self._prefixes.rename(episode, to)
+
     async def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Speak with these weights from now on; see :class:`vital_eval.training.policy.WeightReceiver`.
 
@@ -220,7 +224,7 @@ class HFEngine:
             if not batch:
                 continue
             try:
-                results = await loop.run_in_executor(self._worker, self._run, [entry[0] for entry in batch])
+                results = await loop.run_in_executor(self._worker, self._run, [entry[:2] for entry in batch])
             except Exception as error:  # a bug: it belongs to whoever waits, or they would wait for ever
                 results = [error] * len(batch)
             for (_, asked, future), result in zip(batch, results, strict=True):
@@ -247,17 +251,20 @@ class HFEngine:
         # Keys and values of the old weights are wrong for the new ones.
         self._prefixes.clear()
 
-    def _run(self, requests: Sequence[GenerationRequest]) -> list[Generation | Exception]:
-        """Run one batch in the worker thread; a request that cannot run fails alone."""
+    def _run(self, requests: Sequence[tuple[GenerationRequest, float]]) -> list[Generation | Exception]:
+        """Run one batch, of requests and when they came, in the worker thread; one that cannot run fails alone."""
+        taken = time.monotonic()
         results: list[Generation | Exception | None] = [None] * len(requests)
         rows: list[tuple[int, Row]] = []
-        for index, request in enumerate(requests):
+        for index, (request, _) in enumerate(requests):
             try:
                 rows.append((index, self._prepare(request)))
             except (EngineError, ContextOverflowError) as error:
                 results[index] = error
             except ValueError as error:
                 results[index] = EngineError(f"cannot encode the conversation: {error}")
+        for _, row in rows:
+            row.taken_at = taken
         if rows:
             try:
                 self._decode_rows([row for _, row in rows])
@@ -268,7 +275,7 @@ class HFEngine:
                     results[index] = EngineError(f"the model failed on a batch of {len(rows)}: {line}")
                 rows = []
         for index, row in rows:
-            results[index] = self._finish(requests[index], row)
+            results[index] = self._finish(*requests[index], row)
         return [result for result in results if result is not None]
 
     def _decode_rows(self, rows: list[Row]) -> None:
@@ -282,18 +289,21 @@ class HFEngine:
             for row in rows:
                 row.start_again()
             self._decode_rows(rows[: len(rows) // 2])
+            for row in rows[len(rows) // 2 :]:
+                row.taken_at = time.monotonic()
             self._decode_rows(rows[len(rows) // 2 :])
 
     def _prepare(self, request: GenerationRequest) -> Row:
-        encoded = self._encoder.encode(request.conversation)
-        if len(encoded.ids) >= self._limit:
-            raise ContextOverflowError(f"{len(encoded.ids)} tokens do not fit into {self._limit}")
-        prefix = self._prefixes.take(request.episode, encoded.ids)
-        room = self._limit - len(encoded.ids)
+        layout = self._encoder.lay_out(request.conversation)
+        if len(layout.ids) >= self._limit:
+            raise ContextOverflowError(f"{len(layout.ids)} tokens do not fit into {self._limit}")
+        prefix = self._prefixes.take(request.episode, layout.ids)
+        encoded = self._encoder.cut(layout, len(prefix.ids) if prefix else 0)
+        room = self._limit - len(layout.ids)
         return Row(encoded, prefix, request.sampling, request.seed, request.stop, room, request.expect_more)
 
-    def _finish(self, request: GenerationRequest, row: Row) -> Generation:
-        if row.finish is None:
+    def _finish(self, request: GenerationRequest, asked: float, row: Row) -> Generation:
+        if row.finish is None or row.first_token_at is None:
             raise AssertionError("a decoded row has ended")
         if row.cached is not None:
             self._prefixes.put(request.episode, row.cached)
@@ -304,6 +314,8 @@ class HFEngine:
             prompt_tokens=len(row.encoded.ids),
             cached_tokens=row.skip,
             visual_tokens=int(row.encoded.is_visual.sum()),
+            queue_seconds=row.taken_at - asked,
+            prefill_seconds=row.first_token_at - row.taken_at,
         )
 
     def _decode(self, ids: Sequence[int]) -> str:

@@ -21,14 +21,28 @@ from vital_eval.chat_server import ChatServer, NoConnection, Patience, Refusal, 
 from vital_eval.clip import Clip
 from vital_eval.conversation import Message, TextPart, VideoPart, clips_of
 from vital_eval.engine import ContextOverflowError, EngineInfo, FrameGeometry, GenerationRequest
-from vital_eval.engines.openai_messages import Parts, Transport, clip_parts, read_reply, request_body, visual_tokens
-from vital_eval.engines.openai_probe import find_fault, probe_clips
+from vital_eval.engines.openai_messages import (
+    Parts,
+    Transport,
+    bare_parts,
+    clip_parts,
+    named_parts,
+    pixel_pad,
+    read_reply,
+    request_body,
+    turn_opening,
+    visual_tokens,
+)
+from vital_eval.engines.openai_probe import find_fault, odd_clip, probe_clips
 from vital_eval.errors import EngineError, VitalError
 from vital_eval.generation import Generation
 from vital_eval.protocol import Sampling
 
 _CHAT, _MODELS = "/chat/completions", "/models"
 _MEND = "start the server with the options that docs/server.md names"
+#: Servers that know a clip again by the ``uuid`` of its part, and what they say when they have forgotten it.
+_KNOW_CLIPS = frozenset({"vllm", "vital-eval"})
+_FORGOTTEN = "Cache miss"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -103,6 +117,35 @@ def load_engine(
     return asyncio.run(_connect(server, options, batch_size))
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Manners:
+    """What is known of a server's ways.
+
+    Attributes:
+        multiple: frames of an MP4 must come in multiples of it; others are filled up with the last one.
+        opening: what its chat template writes of every turn itself, see
+            :func:`~vital_eval.engines.openai_messages.turn_opening`.
+        knows_clips: whether a name can stand for a clip that it has been shown.
+        takes_hints: whether it wants to know that no further turn follows.
+        pad: id of a token of pixels, with which every reply is checked; ``None`` if it does not say the prompt's ids.
+    """
+
+    multiple: int = 1
+    opening: str = ""
+    knows_clips: bool = False
+    takes_hints: bool = False
+    pad: int | None = None
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class _Shown:
+    """A clip of an episode as it is sent; kept beside its parts, so that its identity stays its own."""
+
+    clip: Clip
+    parts: Parts
+    held: bool = False
+
+
 class OpenAIEngine:
     """An :class:`~vital_eval.engine.Engine` over a server.
 
@@ -111,14 +154,23 @@ class OpenAIEngine:
         info: who answers.
         transport: how frames travel.
         concurrency: most requests under way at a time.
+        manners: see :class:`Manners`.
     """
 
-    def __init__(self, server: ChatServer, info: EngineInfo, transport: Transport, concurrency: int) -> None:
+    def __init__(
+        self,
+        server: ChatServer,
+        info: EngineInfo,
+        transport: Transport,
+        concurrency: int,
+        manners: Manners | None = None,
+    ) -> None:
         self._server = server
         self._info = info
         self._transport = transport
         self._concurrency = asyncio.Semaphore(concurrency)
-        self._written: dict[str, dict[int, tuple[Clip, Parts]]] = {}
+        self._manners = manners or Manners()
+        self._shown: dict[str, dict[int, _Shown]] = {}
 
     @property
     def info(self) -> EngineInfo:
@@ -135,9 +187,9 @@ class OpenAIEngine:
         started = time.monotonic()
         pixels = visual_tokens(clips_of(request.conversation), self._info.geometry, self._transport)
         async with self._concurrency:
-            body = await asyncio.to_thread(request_body, request, self._info.model, self._shower(request.episode))
             try:
-                reply = read_reply(await self._server.send(_CHAT, body), request.stop, pixels)
+                body = await self.post(request)
+                reply = read_reply(body, request.stop, pixels, self._manners.opening, self._manners.pad)
             except Refusal as refusal:
                 if refusal.status == 400 and "context length" in refusal.detail:
                     raise ContextOverflowError(refusal.detail) from refusal
@@ -148,24 +200,50 @@ class OpenAIEngine:
 
     def release(self, episode: str) -> None:
         """Forget the clips of a finished episode."""
-        self._written.pop(episode, None)
+        self._shown.pop(episode, None)
 
     async def close(self) -> None:
         """Close all connections."""
-        self._written.clear()
+        self._shown.clear()
         await self._server.close()
 
-    def _shower(self, episode: str) -> Any:
-        """Return a function that writes a clip once an episode, however many turns show it again."""
-        written = self._written.setdefault(episode, {})
+    async def post(self, request: GenerationRequest) -> dict[str, Any]:
+        """Post a turn; clips that the server has seen go by name, and whole again if it has forgotten one.
+
+        Returns:
+            The reply as it came.
+
+        Raises:
+            RequestFailure: if none came.
+        """
+        shown = self._shown.setdefault(request.episode, {})
+        try:
+            reply = await self._server.send(_CHAT, await asyncio.to_thread(self._body, request, shown))
+        except Refusal as refusal:
+            if _FORGOTTEN not in refusal.detail or not any(entry.held for entry in shown.values()):
+                raise
+            for entry in shown.values():
+                entry.held = False
+            reply = await self._server.send(_CHAT, await asyncio.to_thread(self._body, request, shown))
+        for entry in shown.values():
+            entry.held = self._manners.knows_clips
+        return reply
+
+    def _body(self, request: GenerationRequest, shown: dict[int, _Shown]) -> dict[str, Any]:
+        """Write a request; a clip is written once an episode, however many turns show it again."""
+        manners, pair = self._manners, self._info.geometry.temporal_patch
 
         def show(clip: Clip) -> Parts:
-            # The clip is kept beside its parts, so that its identity stays its own.
-            if id(clip) not in written:
-                written[id(clip)] = (clip, clip_parts(clip, self._transport))
-            return written[id(clip)][1]
+            if id(clip) not in shown:
+                # No family's processor takes a single frame everywhere.
+                multiple = pair if clip.count == 1 else manners.multiple
+                parts = clip_parts(clip, self._transport, multiple)
+                shown[id(clip)] = _Shown(clip, named_parts(parts) if manners.knows_clips else parts)
+            entry = shown[id(clip)]
+            return bare_parts(entry.parts) if entry.held else entry.parts
 
-        return show
+        body = request_body(request, self._info.model, show, manners.opening)
+        return body | {"expect_more": request.expect_more} if manners.takes_hints else body
 
 
 async def _connect(server: ChatServer, options: OpenAIOptions, concurrency: int) -> OpenAIEngine:
@@ -182,14 +260,13 @@ async def _connect(server: ChatServer, options: OpenAIOptions, concurrency: int)
                 {"transport": transport.value, "server": str(listed.get("owned_by") or "unknown")}
             ),
         )
-        engine = OpenAIEngine(server, info, transport, concurrency)
-        await _probe(engine, transport)
+        manners = await _probe(server, info, transport)
     except RequestFailure as failure:
         raise VitalError(f"the server at {options.base_url} cannot be used: {failure}") from failure
     finally:
         # The run has an event loop of its own; connections belong to this one.
         await server.close()
-    return OpenAIEngine(server, info, transport, concurrency)
+    return OpenAIEngine(server, info, transport, concurrency, manners)
 
 
 async def _first(server: ChatServer, options: OpenAIOptions) -> dict[str, Any]:
@@ -218,16 +295,44 @@ def _served(body: dict[str, Any], options: OpenAIOptions) -> dict[str, Any]:
     raise VitalError(f"the server at {options.base_url} has no model {options.model!r}", f"it has: {names}")
 
 
-async def _probe(engine: OpenAIEngine, transport: Transport) -> None:
-    counts: list[int] = []
-    geometry = engine.info.geometry
-    for clip in probe_clips(geometry):
-        message = Message("user", (VideoPart(clip), TextPart("What is seen?")))
-        request = GenerationRequest((message,), Sampling(max_new_tokens=1), ("</answer>",), 0, "probe")
-        try:
-            counts.append((await engine.generate(request)).prompt_tokens)
-        except (EngineError, ContextOverflowError) as error:
-            raise VitalError(f"the server failed on a clip of {clip.count} frames: {error}", _MEND) from error
-    fault = find_fault((counts[0], counts[1], counts[2]), geometry, transport)
+async def _probe(server: ChatServer, info: EngineInfo, transport: Transport) -> Manners:
+    """Show the server clips of known cost, and find out its manners.
+
+    Raises:
+        VitalError: if it fails, or does not show the model every frame as it is.
+    """
+    engine = OpenAIEngine(server, info, transport, 1)
+    counts = [await _cost(engine, clip) for clip in probe_clips(info.geometry)]
+    fault = find_fault((counts[0], counts[1], counts[2]), info.geometry, transport)
     if fault:
         raise VitalError(f"the server does not show the model the frames that it is sent: {fault}", _MEND)
+    owner = info.details["server"]
+    few = probe_clips(info.geometry)[0]
+    try:
+        pairs_up = await _cost(engine, odd_clip(info.geometry)) == counts[0]
+    except VitalError:
+        pairs_up = False
+    manners = Manners(
+        multiple=1 if pairs_up else info.geometry.temporal_patch,
+        knows_clips=owner in _KNOW_CLIPS,
+        takes_hints=owner == "vital-eval",
+        pad=pixel_pad(await engine.post(_question(few)), visual_tokens([few], info.geometry, transport)),
+    )
+    if owner == "vllm":
+        asked = request_body(_question(None), info.model, lambda clip: [])
+        told = await server.send(_CHAT, asked | {"return_prompt_text": True})
+        manners = dataclasses.replace(manners, opening=turn_opening(told))
+    return manners
+
+
+async def _cost(engine: OpenAIEngine, clip: Clip) -> int:
+    """Return the prompt tokens of a question about a clip."""
+    try:
+        return (await engine.generate(_question(clip))).prompt_tokens
+    except (EngineError, ContextOverflowError) as error:
+        raise VitalError(f"the server failed on a clip of {clip.count} frames: {error}", _MEND) from error
+
+
+def _question(clip: Clip | None) -> GenerationRequest:
+    parts = (VideoPart(clip), TextPart("What is seen?")) if clip else (TextPart("What is seen?"),)
+    return GenerationRequest((Message("user", parts),), Sampling(max_new_tokens=1), ("</answer>",), 0, "probe")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Any
@@ -14,6 +16,11 @@ from vital_eval.generation import FinishReason, Generation
 
 #: A picture's or clip's parts of a message.
 Parts = list[dict[str, Any]]
+#: Marks of images and videos: a sampled one would stand for pixels that nobody sent.
+_BANNED = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
+#: What the families' models end a turn with; it is no part of the turn's text.
+_ENDS = ("<|im_end|>", "<|endoftext|>")
+_THINK = "<think>"
 
 
 class Transport(StrEnum):
@@ -28,44 +35,76 @@ class Transport(StrEnum):
     IMAGES = "images"
 
 
-def clip_parts(clip: Clip, transport: Transport) -> Parts:
-    """Return the parts of a message that show a clip; every transport keeps each pixel as it is."""
+def clip_parts(clip: Clip, transport: Transport, multiple: int = 1) -> Parts:
+    """Return the parts of a message that show a clip; every transport keeps each pixel as it is.
+
+    Args:
+        clip: what is shown.
+        transport: how.
+        multiple: the last frame of an MP4 is repeated until their number is a multiple of it.
+    """
     if transport is Transport.IMAGES:
         urls = (f"data:image/png;base64,{text}" for text in picture_texts(clip))
         return [{"type": "image_url", "image_url": {"url": url}} for url in urls]
-    url = mp4_url(clip) if transport is Transport.MP4_RGB else pictures_url(clip)
+    url = mp4_url(clip, multiple) if transport is Transport.MP4_RGB else pictures_url(clip)
     return [{"type": "video_url", "video_url": {"url": url}}]
 
 
-def request_body(request: GenerationRequest, model: str, show: Callable[[Clip], Parts]) -> dict[str, Any]:
+def named_parts(parts: Parts) -> Parts:
+    """Return parts that carry a ``uuid``: a hash of what they show, times included, so that it can stand for it."""
+    return [part | {"uuid": hashlib.sha256(part[part["type"]]["url"].encode()).hexdigest()} for part in parts]
+
+
+def bare_parts(parts: Parts) -> Parts:
+    """Return parts that only name what the server has seen already; see :func:`named_parts`."""
+    return [{"type": part["type"], part["type"]: None, "uuid": part["uuid"]} for part in parts]
+
+
+def request_body(
+    request: GenerationRequest, model: str, show: Callable[[Clip], Parts], opening: str = ""
+) -> dict[str, Any]:
     """Return what is posted to ``/chat/completions``; nothing that can move a score is left to the server's defaults.
 
     Args:
         request: the turn to write.
         model: the model's name at the server.
         show: turns a clip into parts, see :func:`clip_parts`.
+        opening: what the server's chat template writes of a turn itself, for example ``<think>`` and a line break.
     """
     sampling = request.sampling
     return {
         "model": model,
-        "messages": write_messages(request.conversation, show),
+        "messages": write_messages(request.conversation, show, opening),
         "max_tokens": sampling.max_new_tokens,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "repetition_penalty": sampling.repetition_penalty,
+        # Servers take these from the checkpoint's generation_config.json where a request does not say.
+        "top_k": -1,
+        "min_p": 0.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "bad_words": list(_BANNED),
         "seed": request.seed,
         "stop": list(request.stop),
         "include_stop_str_in_output": True,
         "return_token_ids": True,
+        "skip_special_tokens": False,
+        "spaces_between_special_tokens": False,
     }
 
 
-def write_messages(conversation: Conversation, show: Callable[[Clip], Parts]) -> list[dict[str, Any]]:
+def write_messages(
+    conversation: Conversation, show: Callable[[Clip], Parts], opening: str = ""
+) -> list[dict[str, Any]]:
     """Write a conversation; tools stand in its text, and a turn of the model's goes back as the text it was."""
     messages: list[dict[str, Any]] = []
     for index, entry in enumerate(conversation):
         if isinstance(entry, AssistantTurn):
-            messages.append({"role": "assistant", "content": entry.generation.text})
+            text = entry.generation.text
+            if opening:
+                text = opening + text.removeprefix(_THINK)
+            messages.append({"role": "assistant", "content": text})
             continue
         parts: Parts = []
         for part in entry.parts:
@@ -92,25 +131,33 @@ def visual_tokens(clips: Sequence[Clip], geometry: FrameGeometry, transport: Tra
     )
 
 
-def read_reply(body: dict[str, Any], stop: Sequence[str], pixels: int) -> Generation:
+def read_reply(
+    body: dict[str, Any], stop: Sequence[str], pixels: int, opening: str = "", pad: int | None = None
+) -> Generation:
     """Read a chat completion.
 
     Args:
         body: the server's reply.
         stop: strings that were to end the turn.
         pixels: tokens of the prompt that must be pixels.
+        opening: see :func:`request_body`; where it opens a thought, the text begins with its tag.
+        pad: id of a token of pixels, if known; a reply that holds the prompt's ids must have ``pixels`` of them.
 
     Raises:
-        ValueError: if it is no chat completion, holds no token ids, or counts fewer tokens than were shown; says what.
+        ValueError: if it is no chat completion, holds no token ids, counts other tokens than were shown, or takes the
+            turn apart; says what.
     """
     try:
         (choice,) = body["choices"]
         text, finish = choice["message"]["content"] or "", choice["finish_reason"]
+        apart = [name for name in ("tool_calls", "reasoning", "reasoning_content") if choice["message"].get(name)]
         ids, usage = choice.get("token_ids"), body["usage"]
         prompt_tokens = int(usage["prompt_tokens"])
         cached = int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise ValueError("the reply is no chat completion with usage") from error
+    if apart:
+        raise ValueError(f"the server takes turns apart ({apart[0]}): start it without a parser of tools or reasoning")
     if not isinstance(text, str) or finish not in ("stop", "length"):
         raise ValueError(f"the turn ended by {finish!r:.40}")
     if not isinstance(ids, list) or not all(type(token) is int for token in ids):
@@ -119,10 +166,41 @@ def read_reply(body: dict[str, Any], stop: Sequence[str], pixels: int) -> Genera
         raise ValueError(
             f"the prompt has {prompt_tokens} tokens, not even the {pixels} of its pixels: frames were dropped"
         )
+    prompt = body.get("prompt_token_ids")
+    if pad is not None and isinstance(prompt, list) and prompt.count(pad) != pixels:
+        raise ValueError(f"the prompt has {prompt.count(pad)} tokens of pixels, not {pixels}: frames were dropped")
+    reason = _finish(choice, text, stop)
+    if reason is FinishReason.END_OF_TURN:
+        text = text.removesuffix(next((end for end in _ENDS if text.endswith(end)), ""))
     # Chat templates that open the thought leave its tag out of the turn; with it the text reads whole.
-    if "</think>" in text and "<think>" not in text:
-        text = "<think>" + text
-    return Generation(tuple(ids), text, _finish(choice, text, stop), prompt_tokens, cached, pixels)
+    if opening or ("</think>" in text and _THINK not in text):
+        text = _THINK + text
+    return Generation(tuple(ids), text, reason, prompt_tokens, cached, pixels)
+
+
+def pixel_pad(body: dict[str, Any], pixels: int) -> int | None:
+    """Return the id of a token of pixels, from a reply about a clip that holds the prompt's ids.
+
+    Returns:
+        ``None`` if it holds none, or no id occurs ``pixels`` times and most often.
+    """
+    prompt = body.get("prompt_token_ids")
+    if not isinstance(prompt, list) or not prompt:
+        return None
+    ((likeliest, count),) = Counter(prompt).most_common(1)
+    return likeliest if count == pixels else None
+
+
+def turn_opening(body: dict[str, Any]) -> str:
+    """Return what the chat template wrote of the turn itself, from a reply that says the prompt's text (vLLM's does).
+
+    Returns:
+        From ``<think>`` to the prompt's end, white space included; ``""`` if it opens no thought or says no text.
+    """
+    text = body.get("prompt_text")
+    if not isinstance(text, str) or not text.rstrip().endswith(_THINK):
+        return ""
+    return text[text.rindex(_THINK) :]
 
 
 def _finish(choice: dict[str, Any], text: str, stop: Sequence[str]) -> FinishReason:

@@ -16,6 +16,8 @@ from vital_eval.span import Span
 _RATE = 4.0
 #: More than the 32 frames at which they cut them.
 _FEW, _MANY = 8, 40
+#: Fewer by one than ``_FEW``; some servers drop the last frame of an odd number.
+_ODD = 7
 #: Sides that hold whole numbers of 28 and of 32 pixels, so that one size tells the families apart.
 _SIDE = 224
 #: Most tokens of marks and of a written time around one block of pixels.
@@ -27,6 +29,12 @@ def probe_clips(geometry: FrameGeometry) -> tuple[Clip, Clip, Clip]:
     factor = geometry.spatial_factor
     side = _SIDE if _SIDE % factor == 0 else 8 * factor
     return _clip(_FEW, side, side), _clip(_FEW, side, 2 * side), _clip(_MANY, side, side)
+
+
+def odd_clip(geometry: FrameGeometry) -> Clip:
+    """Return a clip that must cost as much as the first of :func:`probe_clips`, one frame shorter."""
+    few, _, _ = probe_clips(geometry)
+    return Clip(few.frames[:_ODD], few.timestamps[:_ODD], few.span)
 
 
 def find_fault(counts: tuple[int, int, int], geometry: FrameGeometry, transport: Transport) -> str:

@@ -11,16 +11,21 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from vital_eval.conversation import Conversation
+from vital_eval.conversation import AssistantTurn, Conversation
 from vital_eval.engine import ContextOverflowError
 from vital_eval.engines.background_loop import BackgroundLoop
 from vital_eval.engines.hf import HFEngine
-from vital_eval.engines.openai_server_request import BadRequestError, completion, read_request
+from vital_eval.engines.openai_server_memory import ClipMemory, TurnMemory, digest
+from vital_eval.engines.openai_server_request import Asked, BadRequestError, completion, read_request, told_text
+from vital_eval.engines.tokens import BANNED_TOKENS
 from vital_eval.errors import EngineError
+from vital_eval.generation import Generation
 from vital_eval.record import loads_strictly
 
 #: Half an hour of frames fits; what is longer is refused before it is read.
 _MOST_BYTES = 1 << 30
+#: Clips that clients may name instead of sending them again.
+_CLIP_BYTES = 2 << 30
 #: Tokens at the end of a prompt in which a template may have opened a thought.
 _TAIL = 6
 _THINK = "<think>"
@@ -33,14 +38,18 @@ class OpenAIServer:
         engine: answers; it is closed with the server.
         host: address to listen at. There is no password: whoever reaches it may use it.
         port: 0 takes a free one.
+        clip_bytes: memory for clips that clients have named, see
+            :class:`~vital_eval.engines.openai_server_memory.ClipMemory`; 0 remembers none.
 
     Raises:
         OSError: if the address is taken.
     """
 
-    def __init__(self, engine: HFEngine, host: str = "127.0.0.1", port: int = 8000) -> None:
+    def __init__(
+        self, engine: HFEngine, host: str = "127.0.0.1", port: int = 8000, clip_bytes: int = _CLIP_BYTES
+    ) -> None:
         self._engine = engine
-        self._http = _Listener((host, port), engine)
+        self._http = _Listener((host, port), engine, clip_bytes)
         self._thread: threading.Thread | None = None
 
     @property
@@ -74,8 +83,10 @@ class _Listener(ThreadingHTTPServer):
     #: Episodes connect together; the default of five would turn some away.
     request_queue_size = 128
 
-    def __init__(self, address: tuple[str, int], engine: HFEngine) -> None:
+    def __init__(self, address: tuple[str, int], engine: HFEngine, clip_bytes: int) -> None:
         super().__init__(address, _Handler)
+        self.clips = ClipMemory(clip_bytes)
+        self.turns = TurnMemory()
         self.engine = engine
         self.loop = BackgroundLoop("openai-server-engine")
         self.numbers = itertools.count(1)
@@ -128,11 +139,26 @@ class _Handler(BaseHTTPRequestHandler):
         except ValueError as error:
             raise BadRequestError("the body is not JSON") from error
         model = engine.info.model
-        asked = read_request(body, model, str(next(self.server.numbers)), self._tokenise)
-        generation = loop.submit(engine.generate(asked.turn)).result()
+        number = f"request-{next(self.server.numbers)}"
+        asked = read_request(body, model, number, self._tokenise, self.server.clips, BANNED_TOKENS)
+        # Whoever goes on with a conversation finds its keys and values under the digest of all that was said in it.
+        engine.rename(asked.spoken, number)
+        try:
+            generation = loop.submit(engine.generate(asked.turn)).result()
+            self._remember(asked, generation)
+        finally:
+            engine.release(number)
         return completion(asked, generation, model)
 
-    def _tokenise(self, before: Conversation, text: str) -> tuple[int, ...]:
+    def _remember(self, asked: Asked, generation: Generation) -> None:
+        text, _ = told_text(asked, generation)
+        self.server.turns.put(asked.digest, text, generation.token_ids)
+        self.server.engine.rename(asked.turn.episode, digest(asked.digest, AssistantTurn(generation)))
+
+    def _tokenise(self, before: Conversation, said: str, text: str) -> tuple[int, ...]:
+        sampled = self.server.turns.get(said, text)
+        if sampled is not None:
+            return sampled
         parts = self.server.engine.parts
         # Where the template has opened the thought, the turn's own tag would be a second one.
         opening = parts.vocabulary.decode(parts.encoder.prompt(before).ids[-_TAIL:])

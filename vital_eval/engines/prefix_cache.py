@@ -57,6 +57,13 @@ class PrefixCache:
             return None
         return prefix
 
+    def rename(self, episode: str, to: str) -> None:
+        """Let what is kept for one episode belong to another one; nothing happens if there is nothing."""
+        with self._lock:
+            prefix = self._entries.pop(episode, None)
+            if prefix is not None:
+                self._entries[to] = prefix
+
     def drop(self, episode: str) -> None:
         """Forget an episode."""
         with self._lock:

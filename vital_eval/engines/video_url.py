@@ -29,14 +29,16 @@ _TAG = "comment"
 #: Ticks and their rate are 32-bit numbers in MP4 and H.264.
 _LARGEST = 2**30
 _FINEST = 10**8
+#: Seconds that a single frame lasts.
+_SINGLE = 0.04
 #: More than any protocol shows, little enough to hold.
 _MOST_FRAMES = 16_384
 _MOST_PIXELS = 1 << 31
 
 
-def mp4_url(clip: Clip) -> str:
-    """Write a clip as a ``data:video/mp4`` URL with every pixel as it is."""
-    return _MP4 + base64.b64encode(write_mp4(clip)).decode("ascii")
+def mp4_url(clip: Clip, multiple: int = 1) -> str:
+    """Write a clip as a ``data:video/mp4`` URL with every pixel as it is; see :func:`write_mp4`."""
+    return _MP4 + base64.b64encode(write_mp4(clip, multiple=multiple)).decode("ascii")
 
 
 def pictures_url(clip: Clip) -> str:
@@ -54,12 +56,13 @@ def picture_texts(clip: Clip) -> list[str]:
     return texts
 
 
-def write_mp4(clip: Clip, gap: float | None = None) -> bytes:
+def write_mp4(clip: Clip, gap: float | None = None, multiple: int = 1) -> bytes:
     """Write a clip as MP4: ``libx264rgb`` at quantiser 0.
 
     Args:
         clip: what to write.
         gap: seconds from frame to frame in the container; ``None`` takes the mean of the clip's own.
+        multiple: the last frame is repeated until their number is a multiple of it; the tag names the clip's own only.
     """
     tick = frame_gap(clip, gap)
     _, height, width, _ = clip.frames.shape
@@ -69,7 +72,8 @@ def write_mp4(clip: Clip, gap: float | None = None) -> bytes:
         stream = container.add_stream("libx264rgb", rate=1 / tick, options={"qp": "0", "preset": "ultrafast"})
         stream.width, stream.height, stream.pix_fmt = width, height, "rgb24"
         stream.codec_context.time_base = tick
-        for index, pixels in enumerate(clip.frames):
+        for index in range(clip.count + -clip.count % multiple):
+            pixels = clip.frames[min(index, clip.count - 1)]
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
             frame.pts, frame.time_base = index, tick
             container.mux(stream.encode(frame))
@@ -78,9 +82,10 @@ def write_mp4(clip: Clip, gap: float | None = None) -> bytes:
 
 
 def frame_gap(clip: Clip, gap: float | None = None) -> Fraction:
-    """Return the mean time between frames in seconds, as a ratio that MP4 can hold; a single frame gets one second."""
+    """Return the mean time between frames in seconds, as a ratio that MP4 can hold; a single frame gets a short one."""
     if gap is None:
-        gap = 1.0 if clip.count == 1 else (clip.timestamps[-1] - clip.timestamps[0]) / (clip.count - 1)
+        # Servers that repeat it take the mean of both times; it must stay at zero where it is told in words.
+        gap = _SINGLE if clip.count == 1 else (clip.timestamps[-1] - clip.timestamps[0]) / (clip.count - 1)
     return Fraction(gap).limit_denominator(max(1, min(_FINEST, int(_LARGEST / gap))))
 
 
@@ -128,17 +133,18 @@ def read_mp4(data: bytes) -> Clip:
                 times.append(float(frame.pts * frame.time_base))
     except av.FFmpegError as error:
         raise ValueError(f"the video cannot be decoded: {error.strerror}") from error
-    return _clip(frames, _tagged(tag, len(frames)) or times)
+    times = _tagged(tag, len(frames)) or times
+    return _clip(frames[: len(times)], times)
 
 
 def _tagged(tag: str, count: int) -> list[float]:
-    """Return the times in a tag of ours; none if it is someone else's or does not fit."""
+    """Return the times in a tag of ours, fewer where frames repeat the last; none if it is not ours or cannot fit."""
     try:
         seconds = json.loads(tag)["seconds"]
         times = [float(second) for second in seconds]
     except (ValueError, TypeError, KeyError):
         return []
-    return times if len(times) == count else []
+    return times if len(times) <= count else []
 
 
 def _read_pictures(texts: list[str], rate: float) -> Clip:

@@ -187,7 +187,7 @@ class VllmEngine:
     async def generate(self, request: GenerationRequest) -> Generation:
         """Write one turn; see :class:`~vital_eval.engine.Engine`."""
         asked = time.monotonic()
-        generation: Generation = await self._in_loop(self._generate(request))
+        generation: Generation = await self._in_loop(self._generate(request, asked))
         return dataclasses.replace(generation, seconds=time.monotonic() - asked)
 
     def release(self, episode: str) -> None:
@@ -255,17 +255,17 @@ class VllmEngine:
                 raise EngineError("the engine was closed while it was writing") from None
             raise
 
-    async def _generate(self, request: GenerationRequest) -> Generation:
+    async def _generate(self, request: GenerationRequest, asked: float) -> Generation:
         async with self._gate:
             if self._spoilt:
                 raise EngineError(self._spoilt, "start again from the last checkpoint")
             self._under_way += 1
         try:
-            return await self._answer(request)
+            return await self._answer(request, asked)
         finally:
             self._under_way -= 1
 
-    async def _answer(self, request: GenerationRequest) -> Generation:
+    async def _answer(self, request: GenerationRequest, asked: float) -> Generation:
         parts = self._parts
         loop = asyncio.get_running_loop()
         prompt, videos = await loop.run_in_executor(self._writer, self._prepare, request)
@@ -277,6 +277,7 @@ class VllmEngine:
                 break
         written = output.outputs[0]
         finish = _finish(written)
+        queue, prefill = _waits(output.metrics, asked)
         return Generation(
             token_ids=tuple(written.token_ids),
             text=turn_text(parts.vocabulary, prompt.ids, written.token_ids, finish, request.stop),
@@ -284,6 +285,8 @@ class VllmEngine:
             prompt_tokens=len(prompt.ids),
             cached_tokens=output.num_cached_tokens or 0,
             visual_tokens=prompt.visual_tokens,
+            queue_seconds=queue,
+            prefill_seconds=prefill,
         )
 
     def _prepare(self, request: GenerationRequest) -> tuple[Prompt, list[VideoInput]]:
@@ -363,6 +366,16 @@ def _finish(written: Any) -> FinishReason:
     raise EngineError(f"vLLM gave up a request ({written.finish_reason})")
 
 
+def _waits(metrics: Any, asked: float) -> tuple[float | None, float | None]:
+    """Return the seconds until a batch took the request up, preparing its pixels included, and then to its first token.
+
+    vLLM's processes are on this machine, where all of them read the same monotonic clock.
+    """
+    if metrics is None or not asked <= metrics.scheduled_ts <= metrics.first_token_ts:
+        return None, None
+    return metrics.scheduled_ts - asked, metrics.first_token_ts - metrics.scheduled_ts
+
+
 def _arguments(
     folder: Path, kind: str, dtype: str, batch_size: int, context: int, options: VllmOptions
 ) -> dict[str, Any]:
@@ -385,7 +398,8 @@ def _arguments(
         "limit_mm_per_prompt": {"video": _MOST_CLIPS, "image": 0},
         "enable_prefix_caching": True,
         "enforce_eager": options.enforce_eager,
-        "disable_log_stats": True,
+        # They tell how long requests waited; nothing is logged, for nobody asks vLLM to.
+        "disable_log_stats": False,
     }
 
 

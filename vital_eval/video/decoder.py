@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +36,8 @@ class VideoInfo:
         origin: time of the first frame on the container's own clock, seconds.
         keyframes: indices of frames that decoding can start at, increasing.
         ordered_only: the file has no reliable times to seek by, frames are found by counting from the start.
+        packets_tell: every frame's packet bears the frame's own time, so that it can be told before decoding which
+            packets hold frames that are wanted.
     """
 
     duration: float
@@ -45,6 +47,7 @@ class VideoInfo:
     origin: float = 0.0
     keyframes: tuple[int, ...] = (0,)
     ordered_only: bool = False
+    packets_tell: bool = False
 
     def __post_init__(self) -> None:
         """Refuse an index no frame could be chosen from."""
@@ -91,6 +94,32 @@ class Decoder(Protocol):
         Raises:
             MediaError: ``truncated`` if a frame asked for cannot be decoded, or as :meth:`probe`.
             ValueError: if the indices are not strictly increasing or not of this video.
+        """
+        ...
+
+
+@runtime_checkable
+class ResizingDecoder(Decoder, Protocol):
+    """A decoder that resizes frames as they come, so that no more than a few are held at their full size."""
+
+    def read_resized(
+        self, path: Path, indices: Sequence[int], info: VideoInfo, size: tuple[int, int]
+    ) -> NDArray[np.uint8]:
+        """Decode frames and resize them.
+
+        Args:
+            path: as in :meth:`Decoder.read`.
+            indices: as in :meth:`Decoder.read`.
+            info: as in :meth:`Decoder.read`.
+            size: height and width wanted, pixels.
+
+        Returns:
+            uint8, shape (len(indices), *size, 3): what :func:`~vital_eval.video.resize.resize_frames` makes of the
+            frames of :meth:`Decoder.read`, bit for bit.
+
+        Raises:
+            MediaError: as :meth:`Decoder.read`.
+            ValueError: as :meth:`Decoder.read`.
         """
         ...
 

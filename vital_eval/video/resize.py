@@ -71,5 +71,18 @@ def resize_frames(frames: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[n
         return frames
     resized = np.empty((len(frames), *size, 3), dtype=np.uint8)
     for index, frame in enumerate(frames):
-        resized[index] = np.asarray(Image.fromarray(frame).resize((size[1], size[0]), Image.Resampling.BICUBIC))
+        resized[index] = resize_frame(frame, size)
     return resized
+
+
+def resize_frame(frame: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resize one frame; see :func:`resize_frames`.
+
+    Args:
+        frame: uint8, shape (height, width, 3); its rows may lie apart in memory.
+        size: height and width wanted, pixels.
+
+    Returns:
+        uint8, shape (*size, 3).
+    """
+    return np.asarray(Image.fromarray(frame).resize((size[1], size[0]), Image.Resampling.BICUBIC))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,14 +14,18 @@ from vital_eval.clip import Clip
 from vital_eval.protocol import View
 from vital_eval.span import Span
 from vital_eval.video.clock import draw_clock
-from vital_eval.video.decoder import Decoder, VideoInfo
+from vital_eval.video.decoder import Decoder, ResizingDecoder, VideoInfo
 from vital_eval.video.resize import resize_frames, target_size
 from vital_eval.video.resolve import resolve_video
 from vital_eval.video.sampling import choose_frames
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 #: Indices kept; that of an hour at 30 frames per second takes about 4 MB.
 _KEPT_INFOS = 32
-#: Bytes of full-size frames held at once; more are decoded and resized in parts (1,024 frames of 1080p are 6 GB).
+#: Bytes of full-size frames held at once, where the decoder does not resize them as they come; more are decoded and
+#: resized in parts (1,024 frames of 1080p are 6 GB).
 _PART_BYTES = 512 * 1024 * 1024
 
 
@@ -70,17 +76,21 @@ class ClipSource:
         info = self._probe(path)
         indices = choose_frames(info.frame_times, span, view)
         size = target_size(info.height, info.width, view, spatial_factor)
-        part = max(1, _PART_BYTES // (info.height * info.width * 3))
-        frames = np.concatenate(
-            [
-                resize_frames(self._decoder.read(path, indices[start : start + part], info), size)
-                for start in range(0, len(indices), part)
-            ]
-        )
+        frames = self._read(path, indices, info, size)
         times = tuple(info.frame_times[index] for index in indices)
         if view.clock:
             frames = draw_clock(frames, times)
         return Clip(frames, times, _clamp(span, info.duration))
+
+    def _read(self, path: Path, indices: Sequence[int], info: VideoInfo, size: tuple[int, int]) -> NDArray[np.uint8]:
+        if isinstance(self._decoder, ResizingDecoder):
+            return self._decoder.read_resized(path, indices, info, size)
+        part = max(1, _PART_BYTES // (info.height * info.width * 3))
+        parts = [
+            resize_frames(self._decoder.read(path, indices[start : start + part], info), size)
+            for start in range(0, len(indices), part)
+        ]
+        return np.concatenate(parts)
 
     def _probe(self, path: Path) -> VideoInfo:
         stat = path.stat()

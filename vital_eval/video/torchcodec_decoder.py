@@ -1,4 +1,4 @@
-"""The torchcodec decoder, written to its documented interface and NOT TESTED: its wheels need a CUDA build of torch."""
+"""The torchcodec decoder, for comparing with results of code bases that read videos with it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,8 @@ class TorchCodecDecoder:
 
     torchcodec returns the time of every frame it decodes; each is compared with the one asked for.
 
-    This class is not tested by the project: its wheels are linked against CUDA and do not load
-    without it. It follows the documentation of ``torchcodec.decoders.VideoDecoder`` and may fail, but a frame at
-    another time than the one asked for is an error here too.
+    Wheels up to 0.13 load beside a CPU build of torch, later ones are linked against CUDA; FFmpeg's shared libraries
+    must be found by the loader. Its tests run where it loads.
 
     Raises:
         MissingExtraError: if torchcodec is not installed or does not load (it needs FFmpeg's shared libraries,

@@ -1,0 +1,73 @@
+"""A decoded frame as the pixels that are handed out: RGB, upright, of one size."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from vital_eval.video.resize import resize_frame
+
+if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
+    from numpy.typing import NDArray
+
+
+class Painter:
+    """Turns decoded frames into pixels. For one thread; its tables are made once, not for each frame.
+
+    Args:
+        height: of the video as shown, pixels.
+        width: of the video as shown, pixels.
+        size: height and width to resize to, or ``None``.
+    """
+
+    def __init__(self, height: int, width: int, size: tuple[int, int] | None = None) -> None:
+        self._height, self._width = height, width
+        self._size = size or (height, width)
+        self._reformatter = VideoReformatter()
+
+    def paint(self, frame: VideoFrame, out: NDArray[np.uint8]) -> None:
+        """Write a frame as RGB, turned as its display matrix says, of the size wanted.
+
+        A stream may change its size on the way; like players, such frames are first scaled to the video's size.
+
+        Args:
+            frame: as decoded.
+            out: uint8, shape (height, width, 3) of the size wanted; overwritten.
+        """
+        turns = _quarter_turns(frame.rotation)
+        height, width = (self._height, self._width) if turns % 2 == 0 else (self._width, self._height)
+        # More threads than one would be started for every frame, to convert it in half a millisecond.
+        rgb = self._reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1)
+        pixels = rotate(_pixels(rgb), turns)
+        out[...] = pixels if pixels.shape[:2] == self._size else resize_frame(pixels, self._size)
+
+
+def _pixels(rgb: VideoFrame) -> NDArray[np.uint8]:
+    """Return the pixels of a frame in RGB without copying them; rows may lie apart."""
+    plane = rgb.planes[0]
+    rows: NDArray[np.uint8] = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(-1, plane.line_size)
+    return rows[: rgb.height, : rgb.width * 3].reshape(rgb.height, rgb.width, 3)
+
+
+def upright_size(frame: VideoFrame) -> tuple[int, int]:
+    """Return height and width as shown."""
+    sides = (frame.height, frame.width)
+    return sides if _quarter_turns(frame.rotation) % 2 == 0 else sides[::-1]
+
+
+def rotate(pixels: NDArray[np.uint8], turns: int) -> NDArray[np.uint8]:
+    """Turn one frame.
+
+    Args:
+        pixels: shape (height, width, 3).
+        turns: quarter turns counter-clockwise.
+    """
+    return np.rot90(pixels, turns)
+
+
+def _quarter_turns(degrees: int) -> int:
+    """Return the quarter turns counter-clockwise nearest to an angle, 0 to 3."""
+    return round(degrees / 90) % 4
