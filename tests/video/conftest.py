@@ -55,6 +55,8 @@ def encode(
         stream: Any = output.add_stream(codec, rate=rate, options=options or {})
         stream.width, stream.height, stream.pix_fmt = width, height, pixels
         stream.codec_context.gop_size = gop
+        # libvpx's threads spin while they wait: two test processes on two cores once stood still for minutes.
+        stream.codec_context.thread_count = 1
         if times_ms is not None:
             stream.codec_context.time_base = Fraction(1, 1000)
         sound: Any = output.add_stream("aac", rate=16000) if audio_s else None
