@@ -121,7 +121,29 @@ def _hear(task: asyncio.Task[Extent]) -> None:
         task.exception()
 
 
-class Library:
+class _Owner:
+    """Has decoding processes and a cache of clips, and ends them; an async context manager."""
+
+    _workers: DecodeWorkers
+    _cache: ClipCache
+
+    async def close(self) -> None:
+        """Forget the clips and end the decoding processes. Closing twice is fine."""
+        await self._cache.close()
+        # In a thread: with a frame store, the processes first finish what they are writing.
+        await asyncio.to_thread(self._workers.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        await self.close()
+
+
+class Library(_Owner):
     """The videos of a whole run: one set of decoding processes, which start on first use, and one cache of clips.
 
     An async context manager, for one event loop.
@@ -170,23 +192,8 @@ class Library:
         """Bytes of the clips that are in memory, kept here or still used by an episode."""
         return self._cache.live_bytes
 
-    async def close(self) -> None:
-        """Forget the clips and end the decoding processes. Closing twice is fine."""
-        await self._cache.close()
-        # In a thread: with a frame store, the processes first finish what they are writing.
-        await asyncio.to_thread(self._workers.close)
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close."""
-        await self.close()
-
-
-class Videos(Shelf):
+class Videos(Shelf, _Owner):
     """The videos below one folder with decoding processes and a cache of their own; an async context manager.
 
     Args:
@@ -214,17 +221,3 @@ class Videos(Shelf):
     ) -> None:
         self._workers = DecodeWorkers(workers, timeout_s, plugins, store)
         super().__init__(self._workers.reader(folder, decoder), ClipCache(cache_bytes), spatial_factor)
-
-    async def close(self) -> None:
-        """Forget the clips and end the decoding processes. Closing twice is fine."""
-        await self._cache.close()
-        await asyncio.to_thread(self._workers.close)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close."""
-        await self.close()

@@ -243,21 +243,22 @@ def _positive(text: str) -> int:
     return number
 
 
-def _gigabytes(text: str) -> float:
+def _number(text: str) -> float:
     try:
-        number = float(text)
+        return float(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r:.40} is not a number") from error
+
+
+def _gigabytes(text: str) -> float:
+    number = _number(text)
     if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError("must be above 0")
     return number
 
 
 def _share(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r:.40} is not a number") from error
+    number = _number(text)
     if not 0 <= number < math.inf or (number > 1 and number != int(number)):
         raise argparse.ArgumentTypeError("must be 0, a part of one, or a whole number")
     return number
