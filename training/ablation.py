@@ -85,11 +85,11 @@ def scored_sides(out: Path, checkpoints: Sequence[str]) -> dict[tuple[str, Mode]
         Checkpoint and mode to what it scored.
     """
     sides: dict[tuple[str, Mode], ScoredItems] = {}
-    for side in read_runs([out / name / "run" for name in checkpoints]).sides:
-        name = side.run.split("/")[0]
-        sides.setdefault((name, side.entry.protocol.mode), {})[side.entry.task] = {
-            identity: within_task(side.entry.task, item) for identity, item in side.items.items()
-        }
+    for name in checkpoints:
+        for side in read_runs(sorted((out / name).glob("run*"))).sides:
+            sides.setdefault((name, side.entry.protocol.mode), {})[side.entry.task] = {
+                identity: within_task(side.entry.task, item) for identity, item in side.items.items()
+            }
     return sides
 
 

@@ -74,7 +74,7 @@ class LessonPlayer:
         attempt = _attempt(record, self.protocol, self._tools)
         # A model stops at the closing tag; white space behind it would be said in training only.
         turns = tuple(turn.strip() for turn in turns_of(record))
-        if self.protocol.mode is Mode.DIRECT:
+        if self.protocol.mode in {Mode.DIRECT, Mode.BLIND}:
             turns = tuple(_answer_alone(turn) for turn in turns)
         teacher = Teacher(self._engine_info, self._speak, {attempt.episode: turns})
         (rollout,) = await roll_out([attempt], teacher, self._open_video)
@@ -139,7 +139,7 @@ def _attempt(record: TaughtRecord, protocol: Protocol, tools: Mapping[str, Tool]
 
 
 def _answer_alone(turn: str) -> str:
-    """Return a turn without its thought: what the mode ``direct`` teaches of a CoT record."""
+    """Return a turn without its thought: what modes that ask for the answer alone teach of a CoT record."""
     parts = thought_and("answer", turn)
     return turn if parts is None else f"<answer>{parts[1]}</answer>"
 

@@ -7,7 +7,7 @@ A folder per stage below the output folder:
     <stage>/curves.png            the same as a picture
     <stage>/checkpoint/           the trained checkpoint, whole or not there
     <stage>/run/                  its run on the benchmarks, as `vital-eval run` writes it
-    base/                         the base's run, and its checkpoint if the recipe makes it
+    base/                         the base's runs, one a mode, and its checkpoint if the recipe makes it
 
 The same call goes on where it was interrupted; a stage with a checkpoint is not trained again.
 """
@@ -28,7 +28,7 @@ from vital_eval.engine import Engine
 from vital_eval.engines.background_loop import BackgroundLoop
 from vital_eval.engines.checkpoint import open_checkpoint
 from vital_eval.engines.hf import HFEngine, load_engine
-from vital_eval.errors import DataError, VitalError
+from vital_eval.errors import VitalError
 from vital_eval.footage import Videos
 from vital_eval.protocol import Mode, Protocol
 from vital_eval.registry import Registries
@@ -39,19 +39,16 @@ from .curves import draw_curves
 from .dgrpo import DgrpoStage, train_dgrpo
 from .event_files import require_tensorboard, write_events
 from .lesson_player import LessonPlayer
-from .mtvr.files import read_cot, read_rl, read_tool_cot
-from .mtvr.records import CotRecord, Form, RlRecord, ToolCotRecord
+from .mtvr.records import RlRecord
 from .policy import Policy
 from .problems import problems_of_records
 from .processes import Processes
-from .recipes import StageRecipe
+from .recipes import Rehearsal, StageRecipe
 from .rollouts import UNDER_WAY
 from .scoring import Benchmarks, score_together
 from .sft import SftStage, train_sft
-from .supervised import lessons_of_records
-
-#: What a stage is trained on.
-StageRecord = CotRecord | RlRecord | ToolCotRecord
+from .stage_records import StageRecord, read_rehearsal, read_stage
+from .supervised import Lesson, lessons_of_records
 
 #: Called with one line now and then.
 Report = Callable[[str], None]
@@ -105,31 +102,6 @@ class Circumstances:
     rollout_engine: MakeEngine | None = None
 
 
-def read_stage(stage: StageRecipe, data: Path) -> tuple[StageRecord, ...]:
-    """Read the records of a stage.
-
-    Raises:
-        DataError: if a file is missing or not in the documented form, or there are no records.
-    """
-    folder = data / stage.form.value
-    if not folder.is_dir():
-        raise DataError(
-            f"{folder} does not exist", "see docs/training_data.md for the folders, or `vital-eval data nano`"
-        )
-    paths = [folder / f"{stem}.json" for stem in stage.files] or sorted(folder.glob("*.json"))
-    records: list[StageRecord] = []
-    for path in paths:
-        if stage.form is Form.COT:
-            records += read_cot(path)
-        elif stage.form is Form.TOOL_COT:
-            records += read_tool_cot(path)
-        else:
-            records += read_rl(path)
-    if not records:
-        raise DataError(f"{folder} holds no records for stage {stage.name}", "see docs/training_data.md")
-    return tuple(records)
-
-
 @dataclass(frozen=True, slots=True)
 class _Training:
     """What every step of a training needs, unchanged from its start to its end."""
@@ -153,7 +125,7 @@ async def train_stages(
             one alone writes everything else.
 
     Returns:
-        The run folders of the stages, the base's first; empty without benchmarks.
+        The run folders, the base's first, one a mode; empty without benchmarks.
 
     Raises:
         VitalError: if a stage cannot start or fails; what is finished is kept.
@@ -176,8 +148,10 @@ async def train_stages(
         together.barrier()
     runs = []
     if where.benchmarks is not None:
-        modes = tuple(dict.fromkeys(stage.mode for stage in stages))
-        runs.append(await _score(where.base, where.out / "base" / RUN, "base", modes, training))
+        # A run a mode: a stage of another mode may be trained by a later call.
+        for mode in dict.fromkeys(stage.mode for stage in stages):
+            folder = where.out / "base" / f"{RUN}-{mode}"
+            runs.append(await _score(where.base, folder, "base", mode, training))
     for stage in stages:
         folder = where.out / stage.name
         start = _require_start(stage, where)
@@ -187,7 +161,7 @@ async def train_stages(
         else:
             await _train(stage, start, folder, training)
         if where.benchmarks is not None:
-            runs.append(await _score(folder / CHECKPOINT, folder / RUN, stage.name, (stage.mode,), training))
+            runs.append(await _score(folder / CHECKPOINT, folder / RUN, stage.name, stage.mode, training))
     return tuple(runs)
 
 
@@ -217,7 +191,7 @@ async def _train(stage: StageRecipe, start: Path, folder: Path, training: _Train
             async with _speaker(engine, start, where) as speaker:
                 await _reinforce(stage.train, records, engine, speaker, folder, training)
         else:
-            _teach(stage.train, records, engine, folder, training)
+            _teach(stage.train, records, stage.rehearsed, engine, folder, training)
         if together.first:
             draw_curves({stage.name: folder / f"{stage.name}.jsonl"}, folder / CURVES)
             save_trained(engine.parts.model, start, folder / CHECKPOINT)
@@ -276,7 +250,12 @@ async def _reinforce(
 
 
 def _teach(
-    stage: SftStage, records: Sequence[StageRecord], engine: HFEngine, folder: Path, training: _Training
+    stage: SftStage,
+    records: Sequence[StageRecord],
+    rehearsed: Sequence[Rehearsal],
+    engine: HFEngine,
+    folder: Path,
+    training: _Training,
 ) -> None:
     parts, together = engine.parts, training.together
 
@@ -284,20 +263,25 @@ def _teach(
         ids = parts.tokenizer(text, add_special_tokens=False)["input_ids"]
         return (*ids, int(parts.tokenizer.eos_token_id))
 
-    told = [record for record in records if not isinstance(record, RlRecord)]
     limit = int(parts.model.config.get_text_config().max_position_embeddings)
-    tools = _tools(stage.protocol, training.registries)
+    courses = [(stage.protocol, records)]
+    courses += [(again.protocol, read_rehearsal(again, training.where.data, stage.name)) for again in rehearsed]
     # In a loop of its own, because videos are decoded while this thread trains.
     with BackgroundLoop("training-videos") as background, _interruptible():
         videos = _videos(stage.protocol, engine, training.where)
         try:
-            player = LessonPlayer(stage.protocol, tools, engine.info, speak, videos.open, background)
-            lessons = lessons_of_records(told, player, parts.encoder, limit, together).require_share(_LEAST_KEPT)
-            training.report(f"{stage.name}: {lessons.summary()}")
+            kept: list[Lesson] = []
+            for protocol, read in courses:
+                tools = _tools(protocol, training.registries)
+                player = LessonPlayer(protocol, tools, engine.info, speak, videos.open, background)
+                told = [record for record in read if not isinstance(record, RlRecord)]
+                lessons = lessons_of_records(told, player, parts.encoder, limit, together).require_share(_LEAST_KEPT)
+                training.report(f"{stage.name}, {protocol.mode}: {lessons.summary()}")
+                kept += lessons.kept
             train_sft(
                 parts.model,
                 parts.encoder,
-                lessons.kept,
+                kept,
                 stage,
                 folder,
                 training.where.seed,
@@ -333,7 +317,7 @@ def _interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-async def _score(checkpoint: Path, folder: Path, label: str, modes: Sequence[Mode], training: _Training) -> Path:
+async def _score(checkpoint: Path, folder: Path, label: str, mode: Mode, training: _Training) -> Path:
     where = training.where
     if where.benchmarks is None:
         raise ValueError("nothing to score on")
@@ -341,7 +325,7 @@ async def _score(checkpoint: Path, folder: Path, label: str, modes: Sequence[Mod
     def load() -> Engine:
         return load_engine(checkpoint, where.device, where.dtype, where.batch_size)
 
-    summary = await score_together(where.benchmarks, modes, training.registries, load, folder, label, training.together)
+    summary = await score_together(where.benchmarks, mode, training.registries, load, folder, label, training.together)
     found = [
         f"{cell.task} {cell.mode.value} {100 * cell.headline.value:.1f}"
         for cell in (summary.cells if summary else ())

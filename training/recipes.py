@@ -7,7 +7,7 @@ states too is not known. No 3B number was published; ``vital-3b`` takes those of
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -35,6 +35,21 @@ class Base(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """Lessons of another form or mode that a supervised stage mixes in, so that what was learned before is kept.
+
+    Attributes:
+        form: form of the records, with written-out solutions; all files of it are read.
+        protocol: what they are played under.
+        every: one record in so many is taken.
+    """
+
+    form: Form
+    protocol: Protocol
+    every: int
+
+
+@dataclass(frozen=True, slots=True)
 class StageRecipe:
     """One stage of a recipe.
 
@@ -46,6 +61,7 @@ class StageRecipe:
         train: how it is trained.
         mode: how its checkpoint is scored afterwards.
         ablation: a side branch, trained only when ablations are asked for.
+        rehearsed: mixed in beside the records; supervised stages only.
     """
 
     name: str
@@ -55,6 +71,7 @@ class StageRecipe:
     train: SftStage | DgrpoStage
     mode: Mode
     ablation: bool = False
+    rehearsed: tuple[Rehearsal, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +123,7 @@ def recipe(name: str) -> Recipe:
     """
     if name == "nano":
         return _nano(
-            name, Base.SCRATCH, sft_steps=80, rl_steps=24, tool_steps=150, tool_rl_steps=40, prompts=24, group=6
+            name, Base.SCRATCH, sft_steps=110, rl_steps=24, tool_steps=280, tool_rl_steps=40, prompts=24, group=6
         )
     if name == "nano-ci":
         return _nano(
@@ -118,6 +135,15 @@ def recipe(name: str) -> Recipe:
     if name == "vital-3b":
         return _vital(name, 3.8e9, "8 GPUs of 80 GB a stage (an estimate: no 3B run is described)")
     raise UnknownNameError(f"unknown recipe {name!r}", suggest(name, RECIPES))
+
+
+#: A model as small as nano keeps no mode that it does not practise. Mode of a stage to what it rehearses, one record of
+#: the CoT form in so many.
+_REHEARSED: Mapping[Mode, tuple[tuple[Mode, int], ...]] = {
+    Mode.DIRECT: (),
+    Mode.COT: ((Mode.DIRECT, 5), (Mode.BLIND, 5)),
+    Mode.TOOL: ((Mode.COT, 2), (Mode.DIRECT, 5), (Mode.BLIND, 5)),
+}
 
 
 def _nano(
@@ -139,7 +165,8 @@ def _nano(
     def taught(stage: str, init: str, mode: Mode, steps: int, ablation: bool = False) -> StageRecipe:
         train = SftStage(name=stage, protocol=asked(mode), steps=steps, rate=1e-3, batch=16)
         form = Form.TOOL_COT if mode is Mode.TOOL else Form.COT
-        return StageRecipe(stage, init, form, (), train, mode, ablation)
+        rehearsed = tuple(Rehearsal(Form.COT, asked(again), every) for again, every in _REHEARSED[mode])
+        return StageRecipe(stage, init, form, (), train, mode, ablation, rehearsed)
 
     def reinforced(
         stage: str, init: str, mode: Mode, difficulty: Difficulty = Difficulty.RELEASED, ablation: bool = False
@@ -237,12 +264,15 @@ def describe(stages: Sequence[StageRecipe]) -> list[tuple[str, str, str, str, st
             length = f"{train.steps} steps" if train.steps else f"{train.epochs} epoch"
             method = f"supervised, {length} of {train.batch}, rate {train.rate:g}"
         files = ", ".join(stage.files) or "all files"
+        rehearsed = "".join(
+            f" + 1/{again.every} of {again.form.value} as {again.protocol.mode}" for again in stage.rehearsed
+        )
         view = train.protocol.view
         rows.append(
             (
                 stage.name,
                 stage.init or "base",
-                f"{stage.form.value}: {files}",
+                f"{stage.form.value}: {files}{rehearsed}",
                 method,
                 f"{train.protocol.mode.value}, {view.max_frames} frames of at most {view.max_pixels} pixels",
             )

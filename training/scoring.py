@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,9 +40,7 @@ class Benchmarks:
     limit: int | None = None
 
 
-def plan_scoring(
-    benchmarks: Benchmarks, modes: Sequence[Mode], registries: Registries, shard: Shard | None = None
-) -> RunPlan:
+def plan_scoring(benchmarks: Benchmarks, mode: Mode, registries: Registries, shard: Shard | None = None) -> RunPlan:
     """Read the tasks and plan the run, or a shard of it.
 
     Raises:
@@ -52,8 +50,8 @@ def plan_scoring(
     for name in benchmarks.tasks:
         data = read_task(registries.tasks.load(name)(), benchmarks.data_root)
         chosen = select(data.samples, benchmarks.limit, shard)
-        protocols = tuple(preset(benchmarks.preset, mode, name) for mode in modes)
-        plans.append(TaskPlan(TaskData(data.task, data.folder, data.data_hash, chosen), protocols))
+        protocol = preset(benchmarks.preset, mode, name)
+        plans.append(TaskPlan(TaskData(data.task, data.folder, data.data_hash, chosen), (protocol,)))
     return make_plan(tuple(plans), registries, limit=benchmarks.limit, shard=shard)
 
 
@@ -78,7 +76,7 @@ async def score_checkpoint(plan: RunPlan, engine: Engine, folder: Path, label: s
 
 async def score_together(
     benchmarks: Benchmarks,
-    modes: Sequence[Mode],
+    mode: Mode,
     registries: Registries,
     load: Callable[[], Engine],
     folder: Path,
@@ -91,7 +89,7 @@ async def score_together(
 
     Args:
         benchmarks: what it is scored on.
-        modes: in which modes.
+        mode: how it is asked.
         registries: where tasks are found.
         load: gives an engine that speaks for the checkpoint, in this process.
         folder: run folder, new or to be resumed; while several processes play, their shards lie beside it.
@@ -106,7 +104,7 @@ async def score_together(
     summary = None
     if together.first or not alone:
         shard = None if alone else Shard(together.rank + 1, together.world)
-        plan = plan_scoring(benchmarks, modes, registries, shard)
+        plan = plan_scoring(benchmarks, mode, registries, shard)
         engine = load()
         try:
             summary = await score_checkpoint(plan, engine, folder if shard is None else _part(shards, shard), label)
@@ -115,7 +113,7 @@ async def score_together(
     together.barrier()
     if together.first:
         if not alone:
-            summary = _merge(shards, together.world, plan_scoring(benchmarks, modes, registries), folder)
+            summary = _merge(shards, together.world, plan_scoring(benchmarks, mode, registries), folder)
         shutil.rmtree(shards, ignore_errors=True)
     together.barrier()
     return summary if together.first else None

@@ -114,6 +114,32 @@ def test_one_interrupt_ends_a_supervised_stage_and_it_goes_on(data: Path, tmp_pa
     assert " step 3/3" in told[-1]
 
 
+def test_what_a_stage_rehearses_is_played_in_its_mode_and_trained_on(data: Path, tmp_path: Path) -> None:
+    packaged(tmp_path / "base")
+    stage = short("3-tool-sft")
+    tokens = []
+    for name, rehearsed in (("with", stage.rehearsed), ("without", ())):
+        told: list[str] = []
+        # One step over all there is, so that what is rehearsed is in it.
+        train = dataclasses.replace(stage.train, steps=0, epochs=1, batch=1000)
+        out = tmp_path / name
+        where = Circumstances(tmp_path / "base", data, out, 3, "cpu")
+        asyncio.run(
+            train_stages([dataclasses.replace(stage, init="", train=train, rehearsed=rehearsed)], where, told.append)
+        )
+        kept = [line for line in told if "records kept" in line]
+        records = sum(len(json.loads(path.read_text())) for path in (data / "MTVR_CoT").glob("*.json"))
+        expected = ["tool"]
+        for again in rehearsed:
+            count = -(-records // again.every)
+            expected.append(f"{again.protocol.mode}: {count} of {count} records kept")
+        assert len(kept) == len(expected)
+        assert all(one in line for one, line in zip(expected, kept, strict=True))
+        (line,) = (out / stage.name / f"{stage.name}.jsonl").read_text().splitlines()
+        tokens.append(json.loads(line)["tokens"])
+    assert tokens[0] > tokens[1]
+
+
 def test_threads_are_those_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = torch.get_num_threads()
     command = ["train", "--recipe", "vital-7b", "--out", str(tmp_path / "o")]

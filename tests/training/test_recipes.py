@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 
 from vital_eval.errors import UnknownNameError
+from vital_eval.protocol import Mode
 from vital_eval.training.estimate import estimate_stage
+from vital_eval.training.mtvr.records import Form
 from vital_eval.training.recipes import RECIPES, recipe
+from vital_eval.training.sft import SftStage
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -22,6 +25,19 @@ def test_every_stage_comes_after_the_one_it_starts_from(name: str) -> None:
     main_line = found.chosen(None, ablations=False)
     assert [stage.name[0] for stage in main_line] == ["1", "2", "3", "4"]
     assert not any(stage.ablation for stage in main_line)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_only_supervised_stages_rehearse_and_only_written_solutions(name: str) -> None:
+    for stage in recipe(name).stages:
+        assert not stage.rehearsed or isinstance(stage.train, SftStage)
+        for again in stage.rehearsed:
+            assert again.form is Form.COT
+            assert again.protocol.mode is not stage.mode
+            assert again.every > 1
+            # As evaluation asks in that mode.
+            assert again.protocol.mode is Mode.BLIND or again.protocol.view == stage.train.protocol.view
+    assert any(stage.rehearsed for stage in recipe(name).stages) == name.startswith("nano")
 
 
 def test_unknown_names_are_told() -> None:

@@ -202,13 +202,14 @@ def test_records_with_videos_become_lessons(engine: HFEngine, tmp_path: Path) ->
     assert loss < unseen - 0.1
 
 
-def test_the_direct_mode_is_taught_the_answer_alone(engine: HFEngine) -> None:
+def test_modes_without_a_thought_are_taught_the_answer_alone(engine: HFEngine) -> None:
     turns = {}
-    for mode in (Mode.DIRECT, Mode.COT):
+    for mode in (Mode.DIRECT, Mode.BLIND, Mode.COT):
         (lesson,) = play(engine, [cot("a")], mode=mode).kept
         (turn,) = (entry for entry in lesson.conversation if isinstance(entry, AssistantTurn))
         turns[mode] = turn.generation.text
-    assert turns == {Mode.DIRECT: "<answer>3 to 7</answer>", Mode.COT: ANSWER}
+    alone = "<answer>3 to 7</answer>"
+    assert turns == {Mode.DIRECT: alone, Mode.BLIND: alone, Mode.COT: ANSWER}
 
 
 # The loss

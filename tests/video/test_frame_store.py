@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -381,7 +385,7 @@ def test_two_processes_write_and_evict_the_same_keys(tmp_path: Path) -> None:
     writers = [start_writer(tmp_path, size, 60) for _ in range(2)]
     largest = 0
     while any(writer.poll() is None for writer in writers):
-        largest = max(largest, total_if_there(tmp_path))
+        largest = max(largest, size_of(tmp_path))
         time.sleep(0.005)
     for writer in writers:
         assert writer.communicate()[1] == ""
@@ -390,14 +394,35 @@ def test_two_processes_write_and_evict_the_same_keys(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("??/.*"))
 
 
-def total_if_there(folder: Path) -> int:
-    size = 0
-    for path in folder.glob("??/*"):
-        try:
-            size += path.stat().st_size
-        except FileNotFoundError:
-            continue
-    return size
+def size_of(folder: Path) -> int:
+    """Return how large a store is at one moment, while others write to it."""
+    with (folder / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return sum(path.stat().st_size for path in folder.glob("??/*"))
+
+
+def test_an_entry_gets_its_name_while_nobody_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = FrameStore(StoreSettings(tmp_path, GIB), pytest.fail)
+    write, written, counting = frame_store._write, threading.Event(), threading.Event()
+
+    def write_when_counting(*args: Any) -> None:
+        counting.wait(10)
+        write(*args)
+        written.set()
+
+    monkeypatch.setattr(frame_store, "_write", write_when_counting)
+    with ThreadPoolExecutor(1) as pool:
+        put = pool.submit(store.put, key(0), Entry({}, np.zeros(10, dtype=np.uint8)))
+        while not list(tmp_path.glob("??/.*")):
+            time.sleep(0.001)
+        with (tmp_path / "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            counting.set()
+            assert written.wait(10)
+            time.sleep(0.1)
+            assert [path.suffix for path in tmp_path.glob("??/*")] == [".tmp"]
+        assert put.result(10)
+    assert [path.suffix for path in tmp_path.glob("??/*")] == [".frames"]
 
 
 def test_a_writer_killed_at_any_moment_leaves_a_usable_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

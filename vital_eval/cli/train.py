@@ -230,8 +230,8 @@ def _nano_world(folder: Path, questions: int) -> tuple[Path, tuple[str, ...]]:
 
 def _show(chosen: Recipe, stages: tuple[StageRecipe, ...], data: Path | None) -> None:
     from vital_eval.training.estimate import estimate_stage
-    from vital_eval.training.pipeline import read_stage
     from vital_eval.training.recipes import describe
+    from vital_eval.training.stage_records import read_stage
 
     say(f"recipe {chosen.name}: {chosen.parameters:.3g} parameters; needs {chosen.hardware}\n")
     say(table(("stage", "starts from", "data", "method", "asked"), describe(stages)))

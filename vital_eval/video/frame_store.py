@@ -130,7 +130,8 @@ class FrameStore:
                 temporary = _reserve(path, size)
             try:
                 _write(temporary, head, array)
-                temporary.replace(path)
+                with self._locked():  # who counts at this moment would see it under neither name
+                    temporary.replace(path)
             finally:
                 temporary.unlink(missing_ok=True)
         except OSError as error:
