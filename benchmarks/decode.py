@@ -237,8 +237,14 @@ class OpenCVGrab:
             for _ in range(index - at):
                 opened.grab()
             at = index + 1
-            frames.append(self._cv2.cvtColor(opened.read()[1], self._cv2.COLOR_BGR2RGB))
+            frames.append(self._retrieve(opened))
         return frames, indices
+
+    def _retrieve(self, opened: Any) -> Frames:
+        found, frame = opened.read()
+        if not found:
+            raise RuntimeError("no frame")
+        return self._cv2.cvtColor(frame, self._cv2.COLOR_BGR2RGB)
 
 
 class OpenCVSeek(OpenCVGrab):
@@ -251,7 +257,7 @@ class OpenCVSeek(OpenCVGrab):
         frames: list[Frames] = []
         for index in indices:
             opened.set(self._cv2.CAP_PROP_POS_FRAMES, index)
-            frames.append(self._cv2.cvtColor(opened.read()[1], self._cv2.COLOR_BGR2RGB))
+            frames.append(self._retrieve(opened))
         return frames, indices
 
 

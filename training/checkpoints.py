@@ -47,6 +47,7 @@ def save_trained(model: PreTrainedModel, source: Path, folder: Path) -> None:
             if path.is_file() and not path.name.endswith(_WEIGHTS):
                 shutil.copyfile(path, temporary / path.name)
         for path in temporary.iterdir():
+            path.chmod(0o644)  # weights are written for their owner alone
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         if folder.exists():

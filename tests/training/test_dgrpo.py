@@ -24,7 +24,7 @@ from vital_eval.training.rewards import RewardRules, Scored, ToolBonus
 
 STAGE = DgrpoStage(
     name="toy",
-    protocol=protocol(Mode.DIRECT, temperature=3.0, tokens=16),
+    protocol=protocol(Mode.DIRECT, temperature=1.5, tokens=16),
     steps=4,
     rate=3e-4,
     prompts=2,
@@ -97,6 +97,7 @@ def test_a_killed_stage_goes_on_as_if_nothing_had_been(tmp_path) -> None:
     log.write_text(log.read_text() + '{"step": 2, "lost": true}\n{"step": 3, "torn')
     rest, resumed = train(tmp_path / "b")
     assert [one.step for one in rest] == [2, 3]
+    assert any(one.trained for one in rest)
     assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [0, 1, 2, 3]
     for name, value in undisturbed.items():
         torch.testing.assert_close(resumed[name], value, rtol=0, atol=1e-7)

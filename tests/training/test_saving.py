@@ -132,6 +132,7 @@ def test_a_full_disk_is_one_error_and_the_checkpoint_there_stays(tmp_path: Path)
         save_trained(engine.parts.model, source, target)
         before = {path.name: path.read_bytes() for path in target.iterdir()}
         size = (target / "model.safetensors").stat().st_size
+        assert all(path.stat().st_mode & 0o444 == 0o444 for path in target.iterdir())  # others may read it
         with room(size // 2), pytest.raises(CheckpointError, match=r"cannot write the checkpoint .*; free some space"):
             save_trained(engine.parts.model, source, target)
     assert {path.name: path.read_bytes() for path in target.iterdir()} == before
