@@ -148,7 +148,7 @@ def play(plan: RunPlan, folder: Path, settings: Settings, turn_seconds: float) -
     with RunLog.open(folder, make_manifest(plan, engine.info, "script")) as log:
         tally = asyncio.run(run(plan, engine, log, settings, peaks))
         peak = peak_mb()
-        write_summary(folder, summarise(log.manifest, log.records))
+        write_summary(folder, summarise(log.manifest, log.stream()))
     if tally.owed:
         raise SystemExit(f"{tally.owed} episodes are owed: {tally.infra}")
     return {"run": peak, "summary": peak_mb(), "child": peaks.largest, "seconds": time.monotonic() - begin}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from vital_eval.errors import MissingExtraError, UnknownNameError, VitalError
-from vital_eval.registry import Registries, suggest
+from vital_eval.registry import Registries, plugin_modules, suggest
 from vital_eval.task import Task
 
 BUILT_IN = {
@@ -70,6 +71,44 @@ def test_a_plugin_registers(tmp_path: Path) -> None:
     path = plugin(tmp_path, "def register(registries):\n    registries.tools.add('mine', lambda: dict)\n")
     assert Registries((path,)).tools.load("mine") is dict
     assert "mine" not in Registries().tools.names()
+
+
+#: Dataclasses with postponed annotations look their own module up by its name, some of them only when they are made.
+WITH_DATACLASSES = """
+from __future__ import annotations
+from dataclasses import dataclass
+
+@dataclass
+class Settings:
+    size: int = 3
+
+def make():
+    @dataclass
+    class Late:
+        size: int = 4
+    return Late
+
+def register(registries):
+    registries.tools.add("mine", lambda: Settings)
+    registries.tools.add("late", make)
+"""
+
+
+def test_a_plugin_may_use_dataclasses_with_postponed_annotations(tmp_path: Path) -> None:
+    tools = Registries((plugin(tmp_path, WITH_DATACLASSES),)).tools
+    made = tools.load("mine")
+    assert made().size == 3
+    assert tools.load("late")().size == 4
+    assert sys.modules[made.__module__].Settings is made
+    assert sys.modules[made.__module__] in plugin_modules()
+
+
+def test_a_plugin_that_fails_leaves_no_module_behind(tmp_path: Path) -> None:
+    path = tmp_path / "half_a_plugin.py"
+    path.write_text("import sys\nassert __name__ in sys.modules\n1 / 0\n")
+    with pytest.raises(VitalError, match="ZeroDivisionError"):
+        Registries((path,))
+    assert not [name for name in sys.modules if "half_a_plugin" in name]
 
 
 @pytest.mark.parametrize(

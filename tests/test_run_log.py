@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,26 @@ def test_append_read_resume(tmp_path: Path) -> None:
         assert log.records == (_record(0), _record(1))
         log.append(_record(2))
     assert len(read_run(run)[1]) == 3
+
+
+def test_neither_opening_nor_streaming_holds_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size, count = 100_000, 60
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    with RunLog.open(tmp_path, _manifest(count)) as log:
+        for index in range(count):
+            answer = chr(97 + index % 26) * size
+            log.append(_record(index, trajectory=Trajectory((), StopReason.ANSWERED, answer, (), 1.0)))
+    tracemalloc.start()
+    try:
+        with RunLog.open(tmp_path, _manifest(count)) as log:
+            assert sum(1 for _ in log.stream()) == len(log.done_keys()) == count
+            streamed = tracemalloc.get_traced_memory()[1]
+            assert len(log.records) == count
+            whole = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert streamed < 10 * size
+    assert whole > count * size, "the control: records that are kept do show"
 
 
 def test_an_empty_run_can_be_read(tmp_path: Path) -> None:

@@ -44,8 +44,8 @@ STAGES = (
     Stage("reports", steps=900, rate=1.5e-3),
 )
 #: Share of unseen written timelines, of 64, that a base must read right. The skill appears all at once, sooner or later
-#: by the seed (bases were seen at 42 % and at 92 to 99 %), and nothing that follows makes up for it: the drills go round
-#: again until it is there, or give up.
+#: by the seed (bases were seen at 42 % and from 92 to 99 %), and nothing that follows makes up for it: the drills go
+#: round again until it is there, or give up.
 MASTERED = 0.9
 DRILL_ROUNDS = 4
 #: Conversations a step.

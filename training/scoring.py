@@ -69,7 +69,7 @@ async def score_checkpoint(plan: RunPlan, engine: Engine, folder: Path, label: s
     baselines = baseline_tasks(each.data for each in plan.tasks)
     with RunLog.open(folder, make_manifest(plan, engine.info, label)) as log:
         await run(plan, engine, log, Settings(concurrency=concurrency))
-        summary = summarise(log.manifest, log.records, estimate_baselines(baselines))
+        summary = summarise(log.manifest, log.stream(), estimate_baselines(baselines))
         write_summary(folder, summary)
     return summary
 

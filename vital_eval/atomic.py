@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -18,12 +19,21 @@ def write_atomically(path: Path, text: str) -> None:
         OSError: if the folder cannot be written; ``path`` is then as it was.
         UnicodeEncodeError: if ``text`` holds a lone surrogate.
     """
-    data = text.encode("utf-8")
+    write_pieces_atomically(path, (text,))
+
+
+def write_pieces_atomically(path: Path, pieces: Iterable[str]) -> None:
+    """Write a text as :func:`write_atomically` does, piece by piece: the whole is never in memory.
+
+    Raises:
+        OSError: if the folder cannot be written; ``path`` is then as it was, as after any error of the pieces' own.
+        UnicodeEncodeError: if a piece holds a lone surrogate.
+    """
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            file.writelines(piece.encode("utf-8") for piece in pieces)
             file.flush()
             # mkstemp makes private files; results are meant to be read by the group as umask allows.
             os.fchmod(file.fileno(), 0o666 & ~_umask())

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import io
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +107,17 @@ class LineFile:
 
 
 def whole_lines(data: bytes, damaged: Callable[[int, ValueError], Exception]) -> Iterator[tuple[int, Any, int]]:
+    """Read the lines of such a file from its bytes; see :func:`stream_lines`."""
+    return stream_lines(io.BytesIO(data), damaged)
+
+
+def stream_lines(
+    lines: Iterable[bytes], damaged: Callable[[int, ValueError], Exception]
+) -> Iterator[tuple[int, Any, int]]:
     r"""Read the lines of such a file; the last one is left out if it is torn (no ``\n``, or not JSON).
 
     Args:
-        data: the whole file.
+        lines: the file, open for reading in binary; one of its lines is in memory at a time.
         damaged: makes the error for a line before the last that is not JSON, which no crash can leave behind, from
             its number and what is wrong.
 
@@ -119,17 +127,19 @@ def whole_lines(data: bytes, damaged: Callable[[int, ValueError], Exception]) ->
     Raises:
         Exception: what ``damaged`` makes.
     """
-    lines = data.split(b"\n")
-    lines.pop()  # Empty after a whole last line, else torn.
     end = 0
+    torn: tuple[int, ValueError] | None = None
     for number, line in enumerate(lines, start=1):
+        if torn is not None:
+            raise damaged(*torn) from torn[1]
+        if not line.endswith(b"\n"):
+            return
         try:
-            content = loads_strictly(line)
+            content = loads_strictly(line[:-1])
         except ValueError as error:
-            if number == len(lines) and data.endswith(b"\n"):
-                return
-            raise damaged(number, error) from error
-        end += len(line) + 1
+            torn = (number, error)  # Unless another line follows.
+            continue
+        end += len(line)
         yield number, content, end
 
 

@@ -6,11 +6,12 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from vital_eval.atomic import write_atomically
+from vital_eval.atomic import write_pieces_atomically
 from vital_eval.engine import EngineInfo, FrameGeometry
 from vital_eval.errors import ProtocolError, RunLogError
 from vital_eval.protocol import Protocol, differing_fields, protocol_from_json
@@ -193,8 +194,9 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     Raises:
         OSError: if the folder cannot be written.
     """
-    text = json.dumps(manifest_to_json(manifest), indent=1, ensure_ascii=True, allow_nan=False)
-    write_atomically(folder / MANIFEST_NAME, text + "\n")
+    encoder = json.JSONEncoder(indent=1, ensure_ascii=True, allow_nan=False)
+    # In pieces: as one text the samples of a large run take megabytes.
+    write_pieces_atomically(folder / MANIFEST_NAME, chain(encoder.iterencode(manifest_to_json(manifest)), "\n"))
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -130,6 +130,8 @@ def make_manifest(plan: RunPlan, engine: EngineInfo, label: str) -> Manifest:
         engine: who answers.
         label: the checkpoint's name as shown in tables.
     """
+    # One list for all protocols of a task, and in memory once.
+    samples = [tuple((sample.id, sample.cluster) for sample in task_plan.data.samples) for task_plan in plan.tasks]
     entries = tuple(
         Entry(
             task=task_plan.data.task.name,
@@ -138,10 +140,10 @@ def make_manifest(plan: RunPlan, engine: EngineInfo, label: str) -> Manifest:
             metrics={metric.name: metric.score for metric in task_plan.data.task.metrics},
             protocol=protocol,
             data_hash=task_plan.data.data_hash,
-            samples=tuple((sample.id, sample.cluster) for sample in task_plan.data.samples),
+            samples=owed,
             tools={name: _hash_schema(plan.tools[name]) for name in protocol.tools},
         )
-        for task_plan in plan.tasks
+        for task_plan, owed in zip(plan.tasks, samples, strict=True)
         for protocol in task_plan.protocols
     )
     return Manifest(

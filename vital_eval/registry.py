@@ -6,11 +6,14 @@ The built-in ones are found exactly as a third party's: through entry points (``
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib.util
+import sys
 from collections.abc import Callable, Iterable
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from vital_eval.errors import MissingExtraError, UnknownNameError, VitalError
@@ -22,6 +25,10 @@ GROUPS = {
     "tool": "vital_eval.tools",
     "decoder": "vital_eval.decoders",
 }
+
+
+#: What the names of plugin files' modules begin with.
+_PLUGIN = "vital_eval_plugin_"
 
 
 class Registry:
@@ -103,15 +110,28 @@ class Registries:
             _load_plugin(path, self)
 
 
+def plugin_modules() -> tuple[ModuleType, ...]:
+    """Return the modules of the plugin files that this process has loaded.
+
+    No other process can import them by name: who pickles what they define must pickle it by value.
+    """
+    return tuple(module for name, module in sorted(sys.modules.items()) if name.startswith(_PLUGIN))
+
+
 def _load_plugin(path: Path, registries: Registries) -> None:
     if not path.is_file():
         raise VitalError(f"plugin file {path} does not exist", "check the path given with --plugin")
-    spec = importlib.util.spec_from_file_location(f"vital_eval_plugin_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(f"{_PLUGIN}{path.stem}", path)
     if spec is None or spec.loader is None:
         raise VitalError(f"plugin file {path} is not a Python file", "give a .py file with --plugin")
     module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        with contextlib.ExitStack() as failure:
+            # Dataclasses, for one, look their module up by its name.
+            sys.modules[spec.name] = module
+            failure.callback(sys.modules.pop, spec.name, None)
+            spec.loader.exec_module(module)
+            failure.pop_all()
     except (Exception, SystemExit) as error:  # someone else's code may do anything
         problem = f"plugin file {path} cannot be imported: {type(error).__name__}: {error}"
         raise VitalError(" ".join(problem.split()), "mend the file") from error

@@ -11,14 +11,16 @@ import os
 import socket
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import compress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from vital_eval.atomic import sync_folder
+from vital_eval.attempt_slots import AttemptSlots
 from vital_eval.errors import RunLogError
-from vital_eval.line_file import LineFile, disk_is_full, whole_lines
+from vital_eval.line_file import LineFile, disk_is_full, stream_lines
 from vital_eval.manifest import MANIFEST_NAME, Manifest, differing, read_manifest, write_manifest
 from vital_eval.outcome import Outcome
 from vital_eval.record import Key, Record, record_from_json, record_to_line
@@ -33,17 +35,12 @@ class RunLog:
     Appending is safe from several threads of the process.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, lock: int, lines: LineFile, last: dict[Key, bool]):
+    def __init__(self, folder: Path, manifest: Manifest, lock: int, lines: LineFile, answered: _Answered):
         self._folder = folder
         self._manifest = manifest
         self._lock: int | None = lock
         self._lines = lines
-        #: Key to whether its last record is an answer; the records themselves are in the file.
-        self._answered = last
-        self._owed = {
-            (entry.task, entry.protocol.hash): frozenset(identity for identity, _ in entry.samples)
-            for entry in manifest.entries
-        }
+        self._answered = answered
         self._mutex = threading.Lock()
         # A forked child shares the lock. Were it to outlive a killed run (an orphaned decoder), nobody could resume.
         log = weakref.ref(self)
@@ -98,8 +95,11 @@ class RunLog:
         except OSError as error:
             raise _write_error(folder, error) from error
         try:
-            last, end = _scan(path.read_bytes(), path, manifest)
-            lines.begin(end, None)
+            answered = _Answered(manifest)
+            with path.open("rb") as file:
+                ends = (end for _, end in _checked_records(file, path, answered))
+                whole = max(ends, default=0)
+            lines.begin(whole, None)
             with contextlib.suppress(PermissionError):
                 sync_folder(folder.parent)  # The name of a new run folder; a parent we may not read is not ours.
         except OSError as error:
@@ -108,7 +108,7 @@ class RunLog:
         except BaseException:
             lines.close()
             raise
-        return cls(folder, manifest, lock, lines, last)
+        return cls(folder, manifest, lock, lines, answered)
 
     @property
     def folder(self) -> Path:
@@ -127,11 +127,21 @@ class RunLog:
         Raises:
             RunLogError: if the file cannot be read, or was changed by somebody else.
         """
-        return read_run(self._folder)[1]
+        return _last_records(self.stream())
+
+    def stream(self) -> Iterator[Record]:
+        """Yield every record in the order of the file, one in memory at a time.
+
+        A key whose attempt failed by infrastructure and was made again comes more than once; the last one counts.
+
+        Raises:
+            RunLogError: if the file cannot be read, or was changed by somebody else.
+        """
+        return _stream(self._folder / RECORDS_NAME, self._manifest)
 
     def done_keys(self) -> frozenset[Key]:
         """Return the keys that are not owed: those whose last record is not ``infra-failed``."""
-        return frozenset(key for key, answered in self._answered.items() if answered)
+        return frozenset(self._answered.keys())
 
     def append(self, record: Record) -> None:
         """Write one record so that neither a crash nor a power cut can take it back.
@@ -145,18 +155,17 @@ class RunLog:
         with self._mutex:
             if self._lock is None:
                 raise RunLogError(f"the log of {self._folder} is closed")
-            problem = _refusal(
-                record, self._owed, self._manifest.attempts, answered=self._answered.get(record.key, False)
-            )
-            if problem:
-                raise RunLogError(f"{self._folder / RECORDS_NAME}: {problem}")
+            try:
+                self._answered.check(record)
+            except RunLogError as error:
+                raise RunLogError(f"{self._folder / RECORDS_NAME}: {error.problem}") from error
             try:
                 self._lines.append_line(line)
             except OSError as error:
                 if self._lines.closed:
                     self._release()
                 raise _write_error(self._folder / RECORDS_NAME, error) from error
-            self._answered[record.key] = record.outcome is not Outcome.INFRA_FAILED
+            self._answered.add(record)
 
     def close(self) -> None:
         """Give the folder free. Closing twice is fine."""
@@ -188,40 +197,47 @@ def read_run(folder: Path) -> tuple[Manifest, tuple[Record, ...]]:
         RunLogError: if ``folder`` is not a run, a line before the last is damaged, or a record occurs twice.
     """
     manifest = read_manifest(folder)
-    path = folder / RECORDS_NAME
+    return manifest, _last_records(_stream(folder / RECORDS_NAME, manifest))
+
+
+class _Answered:
+    """Which attempts of a run are answered: a byte each; the records themselves are in the file."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._slots = AttemptSlots(manifest.entries, manifest.attempts)
+        self._flags = bytearray(self._slots.size)
+
+    def check(self, record: Record) -> None:
+        """Raise RunLogError if a record is not owed."""
+        if self._flags[self._slots.find(record.key)]:
+            raise RunLogError(f"second record of {record.task} {record.sample_id!r} attempt {record.attempt}")
+
+    def add(self, record: Record) -> None:
+        """Take in a record that is owed."""
+        self._flags[self._slots.find(record.key)] = record.outcome is not Outcome.INFRA_FAILED
+
+    def keys(self) -> Iterator[Key]:
+        """Yield the keys that are answered."""
+        return compress(self._slots.keys(), self._flags)
+
+
+def _last_records(records: Iterable[Record]) -> tuple[Record, ...]:
+    return tuple({record.key: record for record in records}.values())
+
+
+def _stream(path: Path, manifest: Manifest) -> Iterator[Record]:
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            for record, _ in _checked_records(file, path, _Answered(manifest)):
+                yield record
     except FileNotFoundError:
-        data = b""  # The manifest comes first; this run has not got further.
+        return  # The manifest comes first; this run has not got further.
     except OSError as error:
         raise RunLogError(f"cannot read {path}: {error.strerror}") from error
-    last, _ = _parse(data, path, manifest)
-    return manifest, tuple(last.values())
 
 
-def _parse(data: bytes, path: Path, manifest: Manifest) -> tuple[dict[Key, Record], int]:
-    """Return the last record of every key and the length in bytes of the whole lines."""
-    last: dict[Key, Record] = {}
-    whole = 0
-    for record, end in _checked_records(data, path, manifest):
-        last[record.key] = record
-        whole = end
-    return last, whole
-
-
-def _scan(data: bytes, path: Path, manifest: Manifest) -> tuple[dict[Key, bool], int]:
-    """Return whether the last record of every key is an answer, and the length in bytes of the whole lines."""
-    answered: dict[Key, bool] = {}
-    whole = 0
-    for record, end in _checked_records(data, path, manifest):
-        answered[record.key] = record.outcome is not Outcome.INFRA_FAILED
-        whole = end
-    return answered, whole
-
-
-def _checked_records(data: bytes, path: Path, manifest: Manifest) -> Iterator[tuple[Record, int]]:
-    owed = {entry.key: frozenset(identity for identity, _ in entry.samples) for entry in manifest.entries}
-    answered: set[Key] = set()
+def _checked_records(lines: Iterable[bytes], path: Path, answered: _Answered) -> Iterator[tuple[Record, int]]:
+    """Yield every record, taken in, with the length in bytes of the file up to its end."""
 
     def damaged(number: int, error: ValueError) -> RunLogError:
         return RunLogError(
@@ -229,30 +245,17 @@ def _checked_records(data: bytes, path: Path, manifest: Manifest) -> Iterator[tu
             "a crash cannot do this; restore the file from a copy, or delete the line to have it answered again",
         )
 
-    for number, content, end in whole_lines(data, damaged):
+    for number, content, end in stream_lines(lines, damaged):
         try:
             record = record_from_json(content)
         except RunLogError as error:
             raise RunLogError(f"{path}, line {number}: {error.problem}", error.mend) from error
-        problem = _refusal(record, owed, manifest.attempts, answered=record.key in answered)
-        if problem:
-            raise RunLogError(f"{path}, line {number}: {problem}", "restore the file from a copy")
-        if record.outcome is not Outcome.INFRA_FAILED:
-            answered.add(record.key)
+        try:
+            answered.check(record)
+        except RunLogError as error:
+            raise RunLogError(f"{path}, line {number}: {error.problem}", "restore the file from a copy") from error
+        answered.add(record)
         yield record, end
-
-
-def _refusal(record: Record, owed: dict[tuple[str, str], frozenset[str]], attempts: int, *, answered: bool) -> str:
-    samples = owed.get((record.task, record.protocol))
-    if samples is None:
-        return f"task {record.task} under protocol {record.protocol} is not part of the run"
-    if record.sample_id not in samples:
-        return f"sample {record.sample_id!r} of task {record.task} is not part of the run"
-    if record.attempt >= attempts:
-        return f"attempt {record.attempt} at {record.sample_id!r}, but the run has {attempts} per sample"
-    if answered:
-        return f"second record of {record.task} {record.sample_id!r} attempt {record.attempt}"
-    return ""
 
 
 def _is_beginning(name: str) -> bool:

@@ -29,6 +29,10 @@ class Target:
     number: float | None = None
 
 
+#: One for all samples without attributes.
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One question of one benchmark.
@@ -56,7 +60,7 @@ class Sample:
     target: Target
     cluster: str
     options: tuple[str, ...] = ()
-    attributes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    attributes: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
     ends_with_question_image: bool = False
 
     def option_letters(self) -> tuple[str, ...]:

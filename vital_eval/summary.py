@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vital_eval.atomic import write_atomically
+from vital_eval.attempt_slots import AttemptSlots
 from vital_eval.errors import RunLogError
 from vital_eval.manifest import Entry, Manifest
 from vital_eval.outcome import Outcome
 from vital_eval.protocol import Mode
 from vital_eval.record import Record, loads_strictly
+from vital_eval.record_table import Column, RecordTable, ToolCounts
 from vital_eval.statistics.means import Estimate, estimate, nested_weights
 
 SUMMARY_NAME = "summary.json"
@@ -158,21 +159,21 @@ def summarise(manifest: Manifest, records: Iterable[Record], baselines: Baseline
 
     Args:
         manifest: what was to be answered.
-        records: at most one per key, as :func:`vital_eval.run_log.read_run` gives them.
+        records: of the run, read once and not kept (:meth:`vital_eval.run_log.RunLog.stream`). Of an attempt that
+            failed by infrastructure the last record counts; of any other there is one.
         baselines: what trivial answerers score on the same samples, worked out by the caller.
 
     Raises:
         RunLogError: if a record does not belong to the run or occurs twice.
     """
-    by_entry: dict[tuple[str, str], dict[tuple[str, int], Record]] = {entry.key: {} for entry in manifest.entries}
+    slots = AttemptSlots(manifest.entries, manifest.attempts)
+    tables = {entry.key: RecordTable(entry, manifest.attempts, entry.metrics) for entry in manifest.entries}
+    starts = {entry.key: slots.start(entry) for entry in manifest.entries}
     for record in records:
-        inside = by_entry.get((record.task, record.protocol))
-        if inside is None:
-            raise RunLogError(f"record of task {record.task} under protocol {record.protocol}, which is not in the run")
-        if (record.sample_id, record.attempt) in inside:
-            raise RunLogError(f"second record of {record.task} {record.sample_id!r} attempt {record.attempt}")
-        inside[record.sample_id, record.attempt] = record
-    cells = tuple(_cell(entry, by_entry[entry.key], manifest.attempts) for entry in manifest.entries)
+        slot = slots.find(record.key)
+        entry_key = (record.task, record.protocol)
+        tables[entry_key].put(slot - starts[entry_key], record)
+    cells = tuple(_cell(entry, tables[entry.key], manifest.attempts) for entry in manifest.entries)
     return Summary(
         label=manifest.label,
         engine=manifest.engine.name,
@@ -189,33 +190,25 @@ def summarise(manifest: Manifest, records: Iterable[Record], baselines: Baseline
 def metric_items(entry: Entry, metric: str, records: Iterable[Record], attempts: int = 1) -> tuple[Item, ...]:
     """Return what one metric averages: an item per sample, in the manifest's order.
 
-    A missing attempt counts 0. A sample whose score is ``None`` in every attempt is left out. For a metric that
-    averages over strata, samples without any record are left out too, because their stratum is not known; that
-    happens only in cells that are not complete.
+    Which samples count, and as what: :meth:`vital_eval.record_table.RecordTable.column`.
 
     Args:
         entry: the task under the protocol.
         metric: name of one of its metrics.
-        records: records of this entry only.
+        records: records of this entry only, as :func:`summarise` takes them.
         attempts: answers wanted per sample.
+
+    Raises:
+        RunLogError: if a record does not belong to the entry or occurs twice.
     """
-    by_sample: defaultdict[str, list[Record]] = defaultdict(list)
+    slots, table = AttemptSlots((entry,), attempts), RecordTable(entry, attempts, (metric,))
     for record in records:
-        by_sample[record.sample_id].append(record)
-    stratified = any(record.strata.get(metric) for inside in by_sample.values() for record in inside)
-    items = []
-    for sample_id, cluster in entry.samples:
-        inside = by_sample.get(sample_id, [])
-        if stratified and not inside:
-            continue
-        scores = [record.scores[entry.metrics[metric]] for record in inside]
-        kept = sorted(score for score in scores if score is not None)
-        missing = attempts - len(scores)
-        if not kept and not missing:
-            continue
-        path = inside[0].strata.get(metric, ()) if inside else ()
-        items.append(Item(sample_id, cluster, sum(kept) / (len(kept) + missing), path))
-    return tuple(items)
+        table.put(slots.find(record.key), record)
+    column = table.column(metric)
+    return tuple(
+        Item(*entry.samples[position], value, path)
+        for position, value, path in zip(column.positions, column.values, column.paths, strict=True)
+    )
 
 
 def estimate_items(items: Sequence[Item]) -> Estimate:
@@ -277,27 +270,12 @@ def read_baselines(folder: Path) -> dict[str, dict[str, Estimate]]:
         raise RunLogError(f"cannot read {path}: {error}", "delete it and run the same command again") from error
 
 
-def _cell(entry: Entry, records: Mapping[tuple[str, int], Record], attempts: int) -> CellSummary:
-    known = {identity for identity, _ in entry.samples}
-    for sample_id, attempt in records:
-        if sample_id not in known or attempt >= attempts:
-            raise RunLogError(f"record of {entry.task} {sample_id!r} attempt {attempt}, which is not in the run")
-    ordered = [
-        records[identity, attempt]
-        for identity, _ in entry.samples
-        for attempt in range(attempts)
-        if (identity, attempt) in records
-    ]
-    counts = Counter(record.outcome.value for record in ordered)
-    outcomes = {name: counts[name] for name in OUTCOME_NAMES}
-    outcomes[OWED] = len(entry.samples) * attempts - len(ordered)
+def _cell(entry: Entry, table: RecordTable, attempts: int) -> CellSummary:
+    outcomes = {outcome.value: table.count(outcome) for outcome in Outcome}
+    outcomes[OWED] = len(entry.samples) * attempts - table.records
     # Samples must not leave the denominator unseen.
     if sum(outcomes.values()) != len(entry.samples) * attempts:
         raise AssertionError(f"outcomes of {entry.task} do not add up: {outcomes}")
-    reasons = Counter(
-        f"{record.outcome.value}: {record.reason}" for record in ordered if record.outcome is not Outcome.ANSWERED
-    )
-    answered = [record for record in ordered if record.outcome is Outcome.ANSWERED]
     return CellSummary(
         task=entry.task,
         mode=entry.protocol.mode,
@@ -307,52 +285,38 @@ def _cell(entry: Entry, records: Mapping[tuple[str, int], Record], attempts: int
         n=len(entry.samples),
         attempts=attempts,
         outcomes=outcomes,
-        reasons=dict(sorted(reasons.items())),
-        metrics={name: estimate_items(metric_items(entry, name, ordered, attempts)) for name in entry.metrics},
-        completed=_completed(entry, answered),
+        reasons=dict(sorted(table.reasons().items())),
+        metrics={name: _estimate(entry, table.column(name)) for name in entry.metrics},
+        completed=_estimate(entry, table.answered_column(entry.primary)),
         complete=outcomes[OWED] == 0 and outcomes[Outcome.INFRA_FAILED] == 0,
-        tools=_tool_health(ordered) if entry.protocol.mode is Mode.TOOL else None,
+        tools=_tool_health(table.tools) if entry.protocol.mode is Mode.TOOL else None,
     )
 
 
-def _completed(entry: Entry, answered: Sequence[Record]) -> Estimate:
-    by_sample: defaultdict[str, list[Record]] = defaultdict(list)
-    for record in answered:
-        by_sample[record.sample_id].append(record)
-    score = entry.metrics[entry.primary]
-    items = []
-    for sample_id, cluster in entry.samples:
-        inside = by_sample.get(sample_id, [])
-        kept = sorted(value for value in (record.scores[score] for record in inside) if value is not None)
-        if kept:
-            path = inside[0].strata.get(entry.primary, ())
-            items.append(Item(sample_id, cluster, sum(kept) / len(kept), path))
-    return estimate_items(items)
+def _estimate(entry: Entry, column: Column) -> Estimate:
+    clusters = [entry.samples[position][1] for position in column.positions]
+    return estimate(column.values, nested_weights(column.paths), clusters, column.paths)
 
 
-def _tool_health(records: Sequence[Record]) -> ToolHealth:
-    finished = [record.trajectory for record in records if record.outcome is not Outcome.INFRA_FAILED]
-    calls = [call for trajectory in finished for call in trajectory.tool_calls]
-    errors = Counter(call.error for call in calls if not call.succeeded)
-    using = sum(1 for trajectory in finished if trajectory.tool_calls)
-    failing = errors.total()
-    if not finished:
+def _tool_health(counts: ToolCounts) -> ToolHealth:
+    failing = counts.errors.total()
+    if not counts.attempts:
         verdict = "no attempts yet"
-    elif not calls:
+    elif not counts.calls:
         verdict = "WARNING: the tools were never called; this is no tool run"
-    elif failing > MAX_FAILING_SHARE * len(calls):
-        code = min(errors, key=lambda name: (-errors[name], name))
-        verdict = f"INVALID: {failing} of {len(calls)} tool calls failed, most often by {code}"
-    elif using < RARE_SHARE * len(finished):
-        verdict = f"WARNING: only {using} of {len(finished)} attempts used the tools"
+    elif failing > MAX_FAILING_SHARE * counts.calls:
+        code = min(counts.errors, key=lambda name: (-counts.errors[name], name))
+        verdict = f"INVALID: {failing} of {counts.calls} tool calls failed, most often by {code}"
+    elif counts.using < RARE_SHARE * counts.attempts:
+        verdict = f"WARNING: only {counts.using} of {counts.attempts} attempts used the tools"
     else:
         verdict = "ok"
     return ToolHealth(
-        calls=len(calls),
-        calls_per_attempt=len(calls) / len(finished) if finished else 0.0,
-        success_share=1 - failing / len(calls) if calls else None,
-        using_share=using / len(finished) if finished else 0.0,
-        errors=dict(sorted(errors.items())),
+        calls=counts.calls,
+        calls_per_attempt=counts.calls / counts.attempts if counts.attempts else 0.0,
+        success_share=1 - failing / counts.calls if counts.calls else None,
+        using_share=counts.using / counts.attempts if counts.attempts else 0.0,
+        errors=dict(sorted(counts.errors.items())),
         verdict=verdict,
     )
 

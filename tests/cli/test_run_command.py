@@ -15,9 +15,13 @@ import pytest
 from tests.tasks.official_forms import video_mme
 from tests.toy_world import ANSWER, TASK, run_arguments, write_data_root, write_video
 from vital_eval.cli.main import main
+from vital_eval.engine import Engine
+from vital_eval.plan import RunPlan
 from vital_eval.presets import preset
 from vital_eval.protocol import Mode
 from vital_eval.run_log import read_run
+from vital_eval.settings import Settings
+from vital_eval.video.frame_store import StoreSettings
 
 
 @pytest.fixture
@@ -312,6 +316,46 @@ def test_config_file_gives_options_and_flags_win(world: Path, capsys: pytest.Cap
     config.write_text("limit = true\n")
     assert main(run_arguments(world, world / "run", "--config", str(config))) == 1
     assert "limit cannot be True" in capsys.readouterr().err
+
+
+def test_memory_and_frame_store_reach_the_settings(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Settings] = []
+
+    def note(plan: RunPlan, engine: Engine, out: Path, settings: Settings, label: str = "") -> int:
+        seen.append(settings)
+        return 0
+
+    monkeypatch.setattr("vital_eval.cli.carry_out.carry_out", note)
+    monkeypatch.chdir(world)
+    arguments = run_arguments(world, world / "run")
+    assert main(arguments) == 0
+    assert main([*arguments, "--cache-gb", "0.5", "--frame-store", "frames", "--frame-store-gb", "2"]) == 0
+    config = world / "run.toml"
+    config.write_text('cache-gb = 1.5\nframe-store = "kept"\n')
+    assert main([*arguments, "--config", str(config)]) == 0
+    plain, given, filed = seen
+    assert (plain.cache_bytes, plain.frame_store) == (4 * 2**30, None)
+    assert (given.cache_bytes, given.frame_store) == (2**29, StoreSettings(world / "frames", 2 * 2**30))
+    assert (filed.cache_bytes, filed.frame_store) == (3 * 2**29, StoreSettings(world / "kept", 100 * 2**30))
+
+
+@pytest.mark.parametrize("option", ["--cache-gb", "--frame-store-gb"])
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "much", ""])
+def test_a_size_that_is_none_is_one_clear_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, value: str
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["run", "--data-root", str(tmp_path), "--out", str(tmp_path / "run"), option, value])
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: argument {option}: ")
+    assert "must be above 0" in line or "is not a number" in line
+    config = tmp_path / "run.toml"
+    config.write_text(f'{option.lstrip("-")} = "{value}"\n')
+    assert main(["run", "--data-root", str(tmp_path), "--out", str(tmp_path / "run"), "--config", str(config)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{option.lstrip('-')} cannot be" in line
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_protocol_file(world: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -80,7 +80,7 @@ def carry_out_with(plan: RunPlan, players: Players, out: Path, label: str = "") 
                 "run the same command again to resume"
             )
             return EXIT_INTERRUPTED
-        summary = summarise(log.manifest, log.records, estimate_baselines(baselines))
+        summary = summarise(log.manifest, log.stream(), estimate_baselines(baselines))
         write_summary(log.folder, summary)
     say(summary_table(summary))
     say(f"\nrun folder: {out}")

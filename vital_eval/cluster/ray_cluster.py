@@ -19,6 +19,7 @@ from vital_eval.cluster.worker import EngineChoice, EpisodeWorker, Trouble
 from vital_eval.engine import EngineInfo
 from vital_eval.plan import RunPlan
 from vital_eval.record import Key, Record
+from vital_eval.registry import plugin_modules
 from vital_eval.settings import Settings
 
 #: Address that starts a Ray of its own on this machine.
@@ -43,6 +44,8 @@ class RayCluster:
 
     def __init__(self, choice: EngineChoice, settings: Settings, plan: RunPlan, needs: Needs) -> None:
         self._needs = needs
+        for module in plugin_modules():
+            ray.cloudpickle.register_pickle_by_value(module)
         # The plan is sent once to every node, and read there only after the worker has told its version.
         self._order = (choice, settings, ray.put(plan))
         self._calls = 1000 + 4 * settings.concurrency
