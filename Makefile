@@ -4,7 +4,7 @@ TOX := .bootstrap/bin/tox
 
 .PHONY: demo test clean
 
-# Score vital-nano on all 11 tasks in three modes and print the leaderboard (same as `tox -e demo`).
+# Score vital-nano on all 11 tasks in four modes and print the leaderboard (same as `tox -e demo`).
 demo: $(TOX)
 	$(TOX) -e demo
 

@@ -177,10 +177,16 @@ def _accuracy_iou(board: Board, shown: Sequence[_Point]) -> Figure | None:
     handles = _legend_handles(everyone, colours)
     wide = min(len(panels), 2)
     tall = math.ceil(len(panels) / wide)
-    note = f"Bars are 95 % intervals, clustered by video.{_caution(everyone)}"
+    floors = [_iou_floor(board, column, drawn[0][0].side) for column, drawn in panels]
+    dashed = (
+        " Dashed: answering with the whole video, where mIoU is the headline."
+        if any(floor is not None for floor in floors)
+        else ""
+    )
+    note = f"Bars are 95 % intervals, clustered by video.{dashed}{_caution(everyone)}"
     figure = Figure(figsize=(5.2 * wide, 4.1 * tall + _legend_height(handles, 5.2 * wide) + 0.3), layout="constrained")
     axes = figure.subplots(tall, wide, squeeze=False).flat
-    for axis, (column, drawn) in zip(axes, panels, strict=False):
+    for axis, floor, (column, drawn) in zip(axes, floors, panels, strict=False):
         for point, right, overlap in drawn:
             axis.errorbar(
                 100 * _value(right),
@@ -201,7 +207,6 @@ def _accuracy_iou(board: Board, shown: Sequence[_Point]) -> Figure | None:
         axis.set_xlabel(f"{_plain(names[_RIGHT])} (%)")
         axis.set_ylabel(f"{_plain(names[_IOU])} (%)")
         axis.set_title(_plain(column.title), loc="left", fontweight="bold")
-        floor = _floor(board, column) if entry.metrics[entry.primary] == _IOU else None
         if floor is not None:
             axis.axhline(100 * floor, color=_GREY, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
             axis.annotate(
@@ -394,7 +399,10 @@ def _metric(side: Side, score: str) -> Estimate | None:
     return found if found is not None and found.value is not None else None
 
 
-def _floor(board: Board, column: Column) -> float | None:
+def _iou_floor(board: Board, column: Column, side: Side) -> float | None:
+    """Return the mIoU of answering with the whole video; ``None`` where the board's column is not of mIoU."""
+    if side.entry.metrics[side.entry.primary] != _IOU:
+        return None
     place = board.columns.index(column)
     cells: Iterator[Cell] = (row.cells[place] for row in board.rows if _is_whole_video(row))
     return next((cell.value for cell in cells), None)

@@ -80,6 +80,7 @@ class Recipe:
 
     Attributes:
         name: as ``--recipe`` names it.
+        purpose: what it is for, in words.
         base: what the first stage starts from.
         stages: in the order in which they are trained; a stage comes after the one it starts from.
         hardware: what it needs, in words.
@@ -88,6 +89,7 @@ class Recipe:
     """
 
     name: str
+    purpose: str
     base: Base
     stages: tuple[StageRecipe, ...]
     hardware: str
@@ -123,17 +125,34 @@ def recipe(name: str) -> Recipe:
     """
     if name == "nano":
         return _nano(
-            name, Base.SCRATCH, sft_steps=110, rl_steps=24, tool_steps=280, tool_rl_steps=40, prompts=24, group=6
+            name,
+            "the whole training in miniature, about 45 minutes on two cores, half of them for the base",
+            Base.SCRATCH,
+            sft_steps=110,
+            rl_steps=24,
+            tool_steps=280,
+            tool_rl_steps=40,
+            prompts=24,
+            group=6,
         )
     if name == "nano-ci":
         return _nano(
-            name, Base.PACKAGED_NANO, sft_steps=6, rl_steps=2, tool_steps=6, tool_rl_steps=2, prompts=2, group=4
+            name,
+            "a few steps of every stage, to see that training runs here; no gain is to be expected",
+            Base.PACKAGED_NANO,
+            sft_steps=6,
+            rl_steps=2,
+            tool_steps=6,
+            tool_rl_steps=2,
+            prompts=2,
+            group=4,
         )
     if name == "vital-7b":
-        hardware = "stages 1 and 3: 8 GPUs of 80 GB; stages 2 and 4: 16; 640 H100 hours in all (second-hand)"
-        return _vital(name, 8.3e9, hardware)
+        hardware = "stages 1 and 3: 8 GPUs of 80 GB; stages 2 and 4: 16; the paper's 640 H100 hours (second-hand)"
+        return _vital(name, "VITAL's training, by the stage scripts of its release", 8.3e9, hardware)
     if name == "vital-3b":
-        return _vital(name, 3.8e9, "8 GPUs of 80 GB a stage (an estimate: no 3B run is described)")
+        purpose = "vital-7b's numbers for a model of 3B; none were published"
+        return _vital(name, purpose, 3.8e9, "8 GPUs of 80 GB a stage (an estimate)")
     raise UnknownNameError(f"unknown recipe {name!r}", suggest(name, RECIPES))
 
 
@@ -148,6 +167,7 @@ _REHEARSED: Mapping[Mode, tuple[tuple[Mode, int], ...]] = {
 
 def _nano(
     name: str,
+    purpose: str,
     base: Base,
     *,
     sft_steps: int,
@@ -197,10 +217,10 @@ def _nano(
         reinforced("4-tool-grpo", "3-tool-sft", Mode.TOOL, Difficulty.NONE, ablation=True),
         reinforced("4-tool-dgrpo", "3-tool-sft", Mode.TOOL),
     )
-    return Recipe(name, base, stages, "two CPU cores, 4 GB of memory", 1.5e6, 1)
+    return Recipe(name, purpose, base, stages, "two CPU cores, 4 GB of memory", 1.5e6, 1)
 
 
-def _vital(name: str, parameters: float, hardware: str) -> Recipe:
+def _vital(name: str, purpose: str, parameters: float, hardware: str) -> Recipe:
     def asked(mode: Mode, frames: int, tokens: int, temperature: float) -> Protocol:
         # The release samples with a repetition penalty of 1.05 that its log-probabilities do not know.
         return training_protocol(mode, frames, Sampling(max_new_tokens=tokens, temperature=temperature))
@@ -240,13 +260,24 @@ def _vital(name: str, parameters: float, hardware: str) -> Recipe:
             "4-tool-dgrpo", "3-tool-sft", Form.TOOL_RL, _TOOL_FILES, reinforced("4-tool-dgrpo", Mode.TOOL), Mode.TOOL
         ),
     )
-    return Recipe(name, Base.CHECKPOINT, stages, hardware, parameters, 16)
+    return Recipe(name, purpose, Base.CHECKPOINT, stages, hardware, parameters, 16)
 
 
 _TOOL_FILES = ("longvideo-reason", "vidchapters")
 #: Video files only: records of images are not supported.
 _RL_FILES = ("actnet", "charades", "nextgqa", "rextime", "vidchapters", "Video-R1-data-video")
 _COT_FILES = (*_RL_FILES[:5], "longvideo-reason", "Video-R1-data-video")
+
+
+def describe_base(base: Base) -> str:
+    """Say where the first stage's start comes from, for people."""
+    match base:
+        case Base.CHECKPOINT:
+            return "the checkpoint given with --checkpoint"
+        case Base.SCRATCH:
+            return "trained first, from random weights, in six lessons (docs/nano.md)"
+        case Base.PACKAGED_NANO:
+            return "the packaged vital-nano, whose training is over"
 
 
 def describe(stages: Sequence[StageRecipe]) -> list[tuple[str, str, str, str, str]]:

@@ -22,6 +22,9 @@ def test_the_whole_pipeline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     told = capsys.readouterr().out
     assert "against" in told
     assert "4-tool-dgrpo" in told
+    # What the figures rest on stands beside them: two tasks of three samples, and that this is no result.
+    assert "6 in " in told
+    assert "limited to 3 samples a benchmark" in told
     fingerprints = set()
     for stage in ("1-sft", "2-dgrpo", "3-tool-sft", "4-tool-dgrpo"):
         fingerprints.add(open_checkpoint(out / stage / "checkpoint").fingerprint)
@@ -79,6 +82,8 @@ def test_every_recipe_can_be_shown(name: str, capsys: pytest.CaptureFixture[str]
     told = capsys.readouterr().out
     for word in ("1-sft", "2-dgrpo", "3-tool-sft", "4-tool-dgrpo", "DGRPO (released)"):
         assert word in told
+    base = {"nano": "from random weights", "nano-ci": "the packaged vital-nano"}.get(name, "--checkpoint")
+    assert base in told.split("base: ")[1].splitlines()[0]
 
 
 def test_papers_numbers_stand_in_the_recipe() -> None:

@@ -17,7 +17,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vital_eval.cli.output import EXIT_INTERRUPTED, complain, interval_text, percent_text, say, table
+from vital_eval.cli.output import EXIT_INTERRUPTED, complain, say, table
 from vital_eval.errors import VitalError
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ _HELD_OUT_SEED = 2611
 
 #: Records a file of nano's own training data, and questions a task of its held-out world.
 _NANO = {"nano": (150, 80), "nano-ci": (6, 4)}
+
+#: H100 hours below which an estimate of them says nothing.
+_FEW_HOURS = 0.01
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -150,30 +153,37 @@ def _carry_out(out: Path, stages: tuple[StageRecipe, ...], where: Circumstances,
         return EXIT_INTERRUPTED
     if processes.first:
         if where.benchmarks is not None:
-            _say_ablation(stages, out)
+            _say_ablation(stages, out, where.benchmarks.limit)
         say(f"checkpoint: {out / stages[-1].name / 'checkpoint'}")
     return 0
 
 
-def _say_ablation(stages: tuple[StageRecipe, ...], out: Path) -> None:
+def _say_ablation(stages: tuple[StageRecipe, ...], out: Path, limit: int | None) -> None:
+    from vital_eval.leaderboards.tables import interval, p_text, percent, points
     from vital_eval.training.ablation import ablation
 
     rows = [
         (
             row.name,
             row.mode.value,
-            percent_text(row.score.value),
-            interval_text(row.score.low, row.score.high),
+            percent(row.score.value),
+            interval(row.score.low, row.score.high),
+            f"{row.score.n} in {row.score.clusters}",
             row.against or "-",
-            "-" if row.difference is None else _points(row.difference.value),
-            "-" if row.difference is None else interval_text(row.difference.low, row.difference.high),
-            "-" if row.p is None else f"{row.p:.3f}",
+            "-" if row.difference is None else points(row.difference),
+            "-" if row.difference is None else interval(row.difference.low, row.difference.high),
+            p_text(row.p),
         )
         for row in ablation(stages, out)
     ]
-    head = ("checkpoint", "mode", "score", "95 %", "against", "difference", "95 %", "p")
+    head = ("checkpoint", "mode", "score", "95 %", "n", "against", "difference", "95 %", "p")
     say(table(head, rows))
-    say("\nscore: mean of the headline metrics over the benchmarks, in percent, each benchmark with equal weight")
+    say(
+        "\nscore: mean of the headline metrics over the benchmarks, in percent, each benchmark with equal weight\n"
+        "n: samples in videos; intervals are clustered by video, those of differences not cut to [-100, 100]"
+    )
+    if limit is not None:
+        say(f"limited to {limit} samples a benchmark: a trial, not a result")
 
 
 def _circumstances(args: argparse.Namespace, chosen: Recipe, base: Path, device: str) -> Circumstances:
@@ -230,10 +240,12 @@ def _nano_world(folder: Path, questions: int) -> tuple[Path, tuple[str, ...]]:
 
 def _show(chosen: Recipe, stages: tuple[StageRecipe, ...], data: Path | None) -> None:
     from vital_eval.training.estimate import estimate_stage
-    from vital_eval.training.recipes import describe
+    from vital_eval.training.recipes import describe, describe_base
     from vital_eval.training.stage_records import read_stage
 
-    say(f"recipe {chosen.name}: {chosen.parameters:.3g} parameters; needs {chosen.hardware}\n")
+    say(f"recipe {chosen.name}: {chosen.purpose}")
+    say(f"{chosen.parameters:.3g} parameters; needs {chosen.hardware}")
+    say(f"base: {describe_base(chosen.base)}\n")
     say(table(("stage", "starts from", "data", "method", "asked"), describe(stages)))
     rows = []
     for stage in stages:
@@ -250,17 +262,20 @@ def _show(chosen: Recipe, stages: tuple[StageRecipe, ...], data: Path | None) ->
                 str(need.conversations),
                 str(need.tokens),
                 f"{need.weights_gib:.2f}",
-                f"{need.gpu_hours:.2g}",
+                "-" if need.gpu_hours < _FEW_HOURS else f"{need.gpu_hours:.2g}",
             )
         )
     head = ("stage", "records", "conversations", "tokens each", "weights GiB", "H100 hours")
     say("\n" + table(head, rows))
     say(
         "\nestimates (training/estimate.py says how): weights, gradients, optimiser and reference over all GPUs "
-        "together, activations not included; nothing here was measured on a GPU"
+        "together, activations not included; hours are of arithmetic alone, without decoding, waiting and scoring; "
+        "nothing here was measured on a GPU"
     )
-    if data is None:
-        say("counts are MTVR's documented ones where they are known; give --data to count your records")
+    if data is None and chosen.name in _NANO:
+        say(f"records: the recipe writes its own, {_NANO[chosen.name][0]} a file; with --data they are counted")
+    elif data is None:
+        say("records: MTVR's documented counts, - where a file's count is not documented; with --data they are counted")
 
 
 def _documented(stage: StageRecipe) -> int | None:
@@ -272,7 +287,3 @@ def _documented(stage: StageRecipe) -> int | None:
     if not counts or None in counts:
         return None
     return sum(count for count in counts if count is not None)
-
-
-def _points(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:+.1f}"
