@@ -95,7 +95,7 @@ class RunLog:
         except OSError as error:
             raise _write_error(folder, error) from error
         try:
-            answered = _Answered(manifest)
+            answered = _Answered(AttemptSlots(manifest.entries, manifest.attempts))
             with path.open("rb") as file:
                 ends = (end for _, end in _checked_records(file, path, answered))
                 whole = max(ends, default=0)
@@ -137,7 +137,7 @@ class RunLog:
         Raises:
             RunLogError: if the file cannot be read, or was changed by somebody else.
         """
-        return _stream(self._folder / RECORDS_NAME, self._manifest)
+        return _stream(self._folder / RECORDS_NAME, self._answered.slots)
 
     def done_keys(self) -> frozenset[Key]:
         """Return the keys that are not owed: those whose last record is not ``infra-failed``."""
@@ -197,38 +197,39 @@ def read_run(folder: Path) -> tuple[Manifest, tuple[Record, ...]]:
         RunLogError: if ``folder`` is not a run, a line before the last is damaged, or a record occurs twice.
     """
     manifest = read_manifest(folder)
-    return manifest, _last_records(_stream(folder / RECORDS_NAME, manifest))
+    slots = AttemptSlots(manifest.entries, manifest.attempts)
+    return manifest, _last_records(_stream(folder / RECORDS_NAME, slots))
 
 
 class _Answered:
     """Which attempts of a run are answered: a byte each; the records themselves are in the file."""
 
-    def __init__(self, manifest: Manifest) -> None:
-        self._slots = AttemptSlots(manifest.entries, manifest.attempts)
-        self._flags = bytearray(self._slots.size)
+    def __init__(self, slots: AttemptSlots) -> None:
+        self.slots = slots
+        self._flags = bytearray(slots.size)
 
     def check(self, record: Record) -> None:
         """Raise RunLogError if a record is not owed."""
-        if self._flags[self._slots.find(record.key)]:
+        if self._flags[self.slots.find(record.key)]:
             raise RunLogError(f"second record of {record.task} {record.sample_id!r} attempt {record.attempt}")
 
     def add(self, record: Record) -> None:
         """Take in a record that is owed."""
-        self._flags[self._slots.find(record.key)] = record.outcome is not Outcome.INFRA_FAILED
+        self._flags[self.slots.find(record.key)] = record.outcome is not Outcome.INFRA_FAILED
 
     def keys(self) -> Iterator[Key]:
         """Yield the keys that are answered."""
-        return compress(self._slots.keys(), self._flags)
+        return compress(self.slots.keys(), self._flags)
 
 
 def _last_records(records: Iterable[Record]) -> tuple[Record, ...]:
     return tuple({record.key: record for record in records}.values())
 
 
-def _stream(path: Path, manifest: Manifest) -> Iterator[Record]:
+def _stream(path: Path, slots: AttemptSlots) -> Iterator[Record]:
     try:
         with path.open("rb") as file:
-            for record, _ in _checked_records(file, path, _Answered(manifest)):
+            for record, _ in _checked_records(file, path, _Answered(slots)):
                 yield record
     except FileNotFoundError:
         return  # The manifest comes first; this run has not got further.

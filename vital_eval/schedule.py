@@ -22,8 +22,8 @@ from vital_eval.record import Key, Record
 from vital_eval.sample import Sample
 from vital_eval.settings import Settings
 
-#: Jobs that wait for a place; more would only take memory.
-_MOST_WAITING = 1024
+#: Jobs let in for each that is under way. More of them take memory, and changed nothing in benchmarks/scheduling.py.
+_LET_IN_EACH = 4
 #: Jobs made before other coroutines get a turn.
 _JOBS_AT_ONCE = 16
 
@@ -153,7 +153,7 @@ class _Schedule:
         self._players = settings.concurrency
         self._decoding = asyncio.Semaphore(decoders)
         self._bytes = _Room(settings.cache_bytes)
-        self._waiting = _Room(_MOST_WAITING)
+        self._waiting = _Room(_LET_IN_EACH * settings.concurrency)
         # Weighed a little ahead: a video must be found and probed for it, which a decoder does.
         self._weighed: asyncio.Queue[tuple[_Group, asyncio.Task[None]] | None] = asyncio.Queue(decoders)
         self._ready: asyncio.Queue[tuple[_Group, Job] | None] = asyncio.Queue()

@@ -166,13 +166,7 @@ def summarise(manifest: Manifest, records: Iterable[Record], baselines: Baseline
     Raises:
         RunLogError: if a record does not belong to the run or occurs twice.
     """
-    slots = AttemptSlots(manifest.entries, manifest.attempts)
-    tables = {entry.key: RecordTable(entry, manifest.attempts, entry.metrics) for entry in manifest.entries}
-    starts = {entry.key: slots.start(entry) for entry in manifest.entries}
-    for record in records:
-        slot = slots.find(record.key)
-        entry_key = (record.task, record.protocol)
-        tables[entry_key].put(slot - starts[entry_key], record)
+    tables = _tables(manifest, records)
     cells = tuple(_cell(entry, tables[entry.key], manifest.attempts) for entry in manifest.entries)
     return Summary(
         label=manifest.label,
@@ -268,6 +262,17 @@ def read_baselines(folder: Path) -> dict[str, dict[str, Estimate]]:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunLogError(f"cannot read {path}: {error}", "delete it and run the same command again") from error
+
+
+def _tables(manifest: Manifest, records: Iterable[Record]) -> dict[tuple[str, str], RecordTable]:
+    slots = AttemptSlots(manifest.entries, manifest.attempts)
+    tables = {entry.key: RecordTable(entry, manifest.attempts, entry.metrics) for entry in manifest.entries}
+    starts = {entry.key: slots.start(entry) for entry in manifest.entries}
+    for record in records:
+        slot = slots.find(record.key)
+        entry_key = (record.task, record.protocol)
+        tables[entry_key].put(slot - starts[entry_key], record)
+    return tables
 
 
 def _cell(entry: Entry, table: RecordTable, attempts: int) -> CellSummary:
