@@ -18,7 +18,7 @@ from pathlib import Path
 
 from vital_eval.protocol import Mode
 from vital_eval.statistics.means import Estimate
-from vital_eval.training.ablation import ScoredItems, compare_checkpoints, mean_of_seeds, scored_sides
+from vital_eval.training.ablation import ScoredItems, compare_checkpoints, mean_of_seeds, read_scored
 
 #: Checkpoint and mode, against checkpoint and mode.
 PAIRS = (
@@ -59,8 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _scored(folder: Path) -> dict[tuple[str, Mode], ScoredItems]:
-    names = [path.parent.name for path in sorted(folder.glob("*/run")) if (path / "summary.json").is_file()]
-    return scored_sides(folder, names)
+    wanted = dict.fromkeys(side for pair in PAIRS for side in pair)
+    read = [scored for name, mode in wanted if (scored := read_scored(folder, name, mode)) is not None]
+    return {(scored.name, scored.mode): scored.items for scored in read if not scored.owed}
 
 
 def _grounding(items: ScoredItems) -> ScoredItems:

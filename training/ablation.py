@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -16,8 +16,40 @@ from vital_eval.summary import Item, estimate_items
 
 from .recipes import StageRecipe
 
+BASE = "base"
+
 #: Task to sample to headline score of one checkpoint in one mode.
-ScoredItems = dict[str, dict[str, Item]]
+ScoredItems = Mapping[str, Mapping[str, Item]]
+
+
+def run_folder(out: Path, checkpoint: str, mode: Mode) -> Path:
+    """Return where a checkpoint's run lies: the base has a run a mode, a stage a run in its own.
+
+    Args:
+        out: output folder of the training.
+        checkpoint: name of a stage, or :data:`BASE`.
+        mode: how it was asked.
+    """
+    return out / checkpoint / (f"run-{mode}" if checkpoint == BASE else "run")
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One checkpoint in one mode.
+
+    Attributes:
+        name: stage, or ``base``.
+        mode: how it was asked.
+        items: what it scored.
+        notes: what a reader of its figures must know.
+        owed: episodes that are owed, or failed by the machine.
+    """
+
+    name: str
+    mode: Mode
+    items: ScoredItems
+    notes: tuple[str, ...]
+    owed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +60,22 @@ class AblationRow:
         name: stage, or ``base``.
         mode: how it was asked.
         against: what the difference is to; ``""`` for the base, and where that was not scored.
-        score: mean of the headline metrics over the benchmarks, every benchmark with equal weight.
+        score: mean of the headline metrics over the benchmarks, every benchmark with equal weight; ``None`` while
+            episodes are owed.
         difference: paired over the same samples; ``None`` where there is none.
         p: of a sign-flip permutation test by video, not adjusted.
+        notes: what a reader of these figures must know.
+        owed: episodes that are owed, or failed by the machine.
     """
 
     name: str
     mode: Mode
     against: str
-    score: Estimate
+    score: Estimate | None
     difference: Estimate | None
     p: float | None
+    notes: tuple[str, ...]
+    owed: int
 
 
 def ablation(stages: Sequence[StageRecipe], out: Path) -> tuple[AblationRow, ...]:
@@ -52,58 +89,88 @@ def ablation(stages: Sequence[StageRecipe], out: Path) -> tuple[AblationRow, ...
             the stage is then compared with nothing.
         out: output folder of the training.
     """
-    names = tuple(stage.name for stage in stages)
-    # A stage that is trained alone starts from one of an earlier call.
-    earlier = {stage.init for stage in stages if stage.init and (out / stage.init / "run").is_dir()} - set(names)
-    sides = scored_sides(out, ("base", *sorted(earlier), *names))
-    rows = [
-        AblationRow("base", mode, "", _score(items), None, None)
-        for (name, mode), items in sides.items()
-        if name == "base"
-    ]
-    modes = {name: mode for name, mode in sides if name != "base"}
+    bases = [read_scored(out, BASE, mode) for mode in dict.fromkeys(stage.mode for stage in stages)]
+    based = {base.mode: base for base in bases if base is not None}
+    scored = {stage.name: read_scored(out, stage.name, stage.mode) for stage in stages}
+    rows = [_row(base, None) for base in based.values()]
     for stage in stages:
-        own = sides[stage.name, stage.mode]
-        start = stage.init or "base"
-        other = sides.get((start, modes.get(start, stage.mode)))
-        if other is None:
-            rows.append(AblationRow(stage.name, stage.mode, "", _score(own), None, None))
-            continue
-        found = compare_checkpoints(own, other)
-        rows.append(AblationRow(stage.name, stage.mode, start, _score(own), found.difference, found.test.p))
+        own = scored[stage.name]
+        if own is None:
+            raise DataError(f"{run_folder(out, stage.name, stage.mode)} is missing", "score the stage first")
+        if not stage.init:
+            start = based.get(stage.mode)
+        else:
+            # A stage that is trained alone starts from one of an earlier call.
+            start = scored[stage.init] if stage.init in scored else read_scored(out, stage.init, stage.mode)
+        rows.append(_row(own, start))
     return tuple(rows)
 
 
-def scored_sides(out: Path, checkpoints: Sequence[str]) -> dict[tuple[str, Mode], ScoredItems]:
-    """Read the runs of checkpoints below the output folder of a training.
+def _row(own: Scored, start: Scored | None) -> AblationRow:
+    score = None if own.owed else _score(own.items)
+    notes = list(own.notes)
+    if own.owed or start is None or start.owed:
+        if start is not None and start.owed:
+            notes.append(f"{own.name}: not compared, because episodes of {start.name} are owed")
+        against = "" if start is None else start.name
+        return AblationRow(own.name, own.mode, against, score, None, None, tuple(notes), own.owed)
+    found = compare_checkpoints(own.items, start.items)
+    alone = _count(own.items) + _count(start.items) - 2 * found.difference.n
+    if alone:
+        notes.append(
+            f"{own.name}: compared with {start.name} over the {found.difference.n} samples that both answered; "
+            f"{alone} were asked of one of them only"
+        )
+    return AblationRow(own.name, own.mode, start.name, score, found.difference, found.test.p, tuple(notes), own.owed)
+
+
+def read_scored(out: Path, checkpoint: str, mode: Mode) -> Scored | None:
+    """Read a checkpoint's run below the output folder of a training.
 
     Args:
         out: output folder.
-        checkpoints: names of stages, and ``base``.
+        checkpoint: name of a stage, or :data:`BASE`.
+        mode: of the base's run; a stage's own run says its mode itself.
 
     Returns:
-        Checkpoint and mode to what it scored.
+        ``None`` if it was not scored.
     """
-    sides: dict[tuple[str, Mode], ScoredItems] = {}
-    for name in checkpoints:
-        for side in read_runs(sorted((out / name).glob("run*"))).sides:
-            sides.setdefault((name, side.entry.protocol.mode), {})[side.entry.task] = {
-                identity: within_task(side.entry.task, item) for identity, item in side.items.items()
-            }
-    return sides
+    folder = run_folder(out, checkpoint, mode)
+    if not folder.is_dir():
+        return None
+    notes = []
+    items: dict[str, dict[str, Item]] = {}
+    owed = 0
+    for side in read_runs([folder]).sides:
+        task = side.entry.task
+        mode = side.entry.protocol.mode
+        items[task] = {identity: within_task(task, item) for identity, item in side.items.items()}
+        owed += side.cell.missing
+        if side.manifest.limit is not None:
+            notes.append(f"limited to {side.manifest.limit} samples a benchmark: a trial, not a result")
+        if side.cell.missing:
+            notes.append(f"{checkpoint}: {side.cell.missing} episodes of {task} are owed or failed by the machine")
+        if side.cell.tools is not None and side.cell.tools.invalid:
+            notes.append(f"{checkpoint}: {task}: {side.cell.tools.verdict}")
+    return Scored(checkpoint, mode, items, tuple(notes), owed)
 
 
 def compare_checkpoints(one: ScoredItems, other: ScoredItems) -> PairedTest:
-    """Compare two checkpoints over the samples that both answered, headline metrics with equal weight."""
-    return paired_test(
-        [
-            (item, other[task][name])
-            for task, inside in one.items()
-            if task in other
-            for name, item in inside.items()
-            if name in other[task]
-        ]
-    )
+    """Compare two checkpoints over the samples that both answered, headline metrics with equal weight.
+
+    Raises:
+        DataError: if they share no sample.
+    """
+    pairs = [
+        (item, other[task][name])
+        for task, inside in one.items()
+        if task in other
+        for name, item in inside.items()
+        if name in other[task]
+    ]
+    if not pairs:
+        raise DataError("two checkpoints were scored on different samples", "score them on the same benchmarks")
+    return paired_test(pairs)
 
 
 def mean_of_seeds(trainings: Sequence[ScoredItems]) -> ScoredItems:
@@ -128,6 +195,10 @@ def mean_of_seeds(trainings: Sequence[ScoredItems]) -> ScoredItems:
         }
         for task, items in first.items()
     }
+
+
+def _count(by_task: ScoredItems) -> int:
+    return sum(len(items) for items in by_task.values())
 
 
 def _score(by_task: ScoredItems) -> Estimate:

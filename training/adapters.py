@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from vital_eval.errors import CheckpointError, MissingExtraError
+from vital_eval.errors import CheckpointError, MissingExtraError, VitalError
 
 _NAME = "vital"
 
@@ -128,3 +128,31 @@ def set_trained(model: PreTrainedModel, names: Iterable[str]) -> None:
         parameter.requires_grad_(name in wanted)
         if name not in wanted:
             parameter.grad = None
+
+
+def require_float32(model: PreTrainedModel, stage: str) -> None:
+    """Refuse to train weights of another type.
+
+    Raises:
+        VitalError: naming the first one.
+    """
+    wrong = [name for name, p in model.named_parameters() if p.requires_grad and p.dtype != torch.float32]
+    if wrong:
+        raise VitalError(
+            f"stage {stage}: {wrong[0]} and {len(wrong) - 1} others are not float32",
+            "load the model in float32, because small steps are lost in other types; the forward pass has its own",
+        )
+
+
+def require_finite(model: PreTrainedModel, where: str) -> None:
+    """Refuse to keep weights that are no numbers: nothing that is trained from them could be.
+
+    Raises:
+        VitalError: naming the first one.
+    """
+    wrong = [name for name, p in model.named_parameters() if not bool(torch.isfinite(p).all())]
+    if wrong:
+        raise VitalError(
+            f"{where}: {wrong[0]} and {len(wrong) - 1} other weights are not finite",
+            "lower the rate; the same command goes on from the last saved state",
+        )

@@ -12,6 +12,8 @@ from transformers import PreTrainedModel
 from vital_eval.atomic import sync_folder
 from vital_eval.errors import CheckpointError
 
+from .adapters import require_finite
+
 #: Files of the first checkpoint that hold or index weights; the trained ones take their place.
 _WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".pt", ".pth")
 
@@ -29,9 +31,11 @@ def save_trained(model: PreTrainedModel, source: Path, folder: Path) -> None:
 
     Raises:
         CheckpointError: if it cannot be written.
+        VitalError: if a weight is not finite.
     """
     from safetensors import SafetensorError
 
+    require_finite(model, f"checkpoint {folder}")
     temporary: Path | None = None
     # A folder cannot be replaced in one step; the old one stays readable under another name until then.
     old = folder.with_name(f".{folder.name}.old")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import hashlib
-import json
 import shutil
 import tempfile
 from collections import Counter
@@ -26,7 +24,7 @@ from vital_eval.video.resolve import resolve_video
 from .curation import CLIP_NOISE, Filtered, Writer, difficulty_filter, passes, tool_cot_record
 from .mtvr.checks import CheckReport, Fault, check_records
 from .mtvr.files import Malformed, collect_records, form_of, read_rl
-from .mtvr.records import Form, MtvrRecord, RlRecord, ToolCotRecord
+from .mtvr.records import Form, MtvrRecord, RlRecord, ToolCotRecord, records_hash
 from .nano_dialogues import NotVisibleError
 from .nano_mtvr import Counts, write_nano_mtvr
 from .problems import Problem
@@ -111,14 +109,6 @@ def read_sound_rl(path: Path, data_source: str | None = None) -> tuple[RlRecord,
             f"{path} has faulty records: {report.summary()}", "write the sound ones with `data check --write-kept`"
         )
     return records
-
-
-def records_hash(records: Sequence[RlRecord]) -> str:
-    """Return a hash of records in their order, 16 hexadecimal digits, whatever the layout of their file."""
-    total = hashlib.sha256()
-    for record in records:
-        total.update(json.dumps(dataclasses.asdict(record), sort_keys=True, allow_nan=False).encode("ascii") + b"\n")
-    return total.hexdigest()[:16]
 
 
 def require_media(records: Sequence[MtvrRecord], media_root: Path) -> None:

@@ -25,9 +25,10 @@ from vital_eval.errors import VitalError
 from vital_eval.protocol import Mode, Protocol
 from vital_eval.toolbox import Tool
 
-from .adapters import freeze_vision
+from .adapters import freeze_vision, require_float32
 from .advantages import Difficulty, group_advantages, informative
 from .collate import Batch, collate
+from .interrupts import interruptible
 from .log_probs import Support, sampled_log_probs
 from .order import epoch_places
 from .policy import Policy, require_agreement
@@ -100,12 +101,25 @@ class DgrpoStage:
         """Return the number of steps over so many problems."""
         return self.steps or -(-self.epochs * problems // self.prompts)
 
+    def identity(self) -> dict[str, object]:
+        """Return the settings that decide the weights after a step, for a hash.
+
+        How many rollouts share a forward pass may change, and when repetition stops it; and a stage may be made longer.
+        """
+        return dataclasses.asdict(
+            dataclasses.replace(self, micro_batch=1, steps=1, epochs=0, loop_limit=1.0, loop_steps=1)
+        )
+
     def halved(self, device: torch.device) -> bool:
         """Tell whether forward passes on a device are in bfloat16."""
         return self.dtype == "bfloat16" or (self.dtype == "auto" and device.type == "cuda")
 
     def __post_init__(self) -> None:
         """Refuse samplers that the loss does not know, and settings that mean nothing."""
+        counts = (self.steps or self.epochs, self.prompts, self.micro_batch, self.group - 1)
+        positive = (self.rate, self.clip_norm)
+        if min(counts) < 1 or self.warmup < 0 or not all(0 < value < math.inf for value in positive):
+            raise ValueError(f"impossible stage {self}")
         if self.dtype not in ("auto", "float32", "bfloat16"):
             raise ValueError(f"stage {self.name}: dtype {self.dtype!r} is none of auto, float32, bfloat16")
         if not 0 <= self.loop_limit <= 1 or self.loop_steps < 1:
@@ -204,6 +218,7 @@ async def train_dgrpo(
         raise VitalError(f"stage {stage.name} has no problems to train on", "check the data and its filters")
     if stage.loss.kl and policy.reference is None:
         raise ValueError("a KL term needs a reference")
+    require_float32(policy.model, stage.name)
     together = processes or Processes()
     if stage.freeze_vision:
         freeze_vision(policy.model)
@@ -248,7 +263,8 @@ async def train_dgrpo(
                 f"{stage.name} step {step + 1}/{steps} reward {metrics.reward:.3f} (task {metrics.task:.3f}, "
                 f"format {metrics.format:.2f}, tool {metrics.tool:.2f}) answered {metrics.answered:.0%} "
                 f"calls {metrics.calls:.2f} kl {metrics.loss.kl:.4f} entropy {metrics.loss.entropy:.2f} "
-                f"looping {metrics.looping:.0%} ({metrics.seconds:.1f} s)"
+                f"looping {metrics.looping:.0%} trained {metrics.trained}/{metrics.rollouts} failed {metrics.failed} "
+                f"({metrics.seconds:.1f} s)"
             )
         require_variety(stage.name, step, loops, stage.loop_limit, stage.loop_steps)
         if (step + 1) % save_every == 0 or step + 1 == steps:
@@ -258,6 +274,11 @@ async def train_dgrpo(
                 if saved is not None:
                     saved(log)
             together.barrier()
+    if together.first and done and not any(metrics.trained for metrics in done):
+        report(
+            f"{stage.name} trained on nothing in {len(done)} steps: in no group did rewards differ; the weights are "
+            "those it started from"
+        )
     return tuple(done)
 
 
@@ -307,9 +328,10 @@ async def _step(
     advantages = group_advantages(total, task, groups, stage.difficulty, stage.normalise)
     differs = informative(total, groups)
     chosen = [index for index in range(len(kept)) if not stage.filtered or bool(differs[index])]
-    loss, gradient = _update(
-        policy, stage, [kept[index][1] for index in chosen], advantages.values[chosen], optimiser, together
-    )
+    with interruptible():
+        loss, gradient = _update(
+            policy, stage, [kept[index][1] for index in chosen], advantages.values[chosen], optimiser, together
+        )
     played, trained = (int(value) for value in together.sum((len(rollouts), len(chosen))))
     rows = [
         _Row(
@@ -450,11 +472,6 @@ def _metrics(
 
 
 def _recipe(stage: DgrpoStage, problems: Sequence[Problem], seed: int) -> str:
-    """Return what a saved state belongs to: another seed, set of problems or setting must not go on with it.
-
-    How many rollouts share a forward pass may change, and when repetition stops it; and a stage may be made longer.
-    """
-    free = dataclasses.replace(stage, micro_batch=1, steps=1, epochs=0, loop_limit=1.0, loop_steps=1)
-    settings = dataclasses.asdict(free)
-    content = [seed, [problem.sample.id for problem in problems], settings]
+    """Return what a saved state belongs to: another seed, set of problems or setting must not go on with it."""
+    content = [seed, [problem.sample.id for problem in problems], stage.identity()]
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()

@@ -7,39 +7,44 @@ A folder per stage below the output folder:
     <stage>/curves.png            the same as a picture
     <stage>/checkpoint/           the trained checkpoint, whole or not there
     <stage>/run/                  its run on the benchmarks, as `vital-eval run` writes it
+    <stage>/origin.json           what it was trained from: start, records, settings, seed
     base/                         the base's runs, one a mode, and its checkpoint if the recipe makes it
 
-The same call goes on where it was interrupted; a stage with a checkpoint is not trained again.
+The same call goes on where it was interrupted; a stage with a checkpoint is not trained again, and one that was trained
+from something else is refused.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
-import signal
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from vital_eval.atomic import write_atomically
 from vital_eval.engine import Engine
 from vital_eval.engines.background_loop import BackgroundLoop
 from vital_eval.engines.checkpoint import open_checkpoint
 from vital_eval.engines.hf import HFEngine, load_engine
-from vital_eval.errors import VitalError
+from vital_eval.errors import CheckpointError, VitalError
 from vital_eval.footage import Videos
 from vital_eval.protocol import Mode, Protocol
 from vital_eval.registry import Registries
 from vital_eval.toolbox import Tool
 
+from .ablation import BASE, run_folder
 from .checkpoints import save_trained
 from .curves import draw_curves
 from .dgrpo import DgrpoStage, train_dgrpo
 from .event_files import require_tensorboard, write_events
+from .interrupts import interruptible
 from .lesson_player import LessonPlayer
 from .mtvr.records import RlRecord
+from .origin import origin_of, require_origin
 from .policy import Policy
 from .problems import problems_of_records
 from .processes import Processes
@@ -47,7 +52,7 @@ from .recipes import Rehearsal, StageRecipe
 from .rollouts import UNDER_WAY
 from .scoring import Benchmarks, score_together
 from .sft import SftStage, train_sft
-from .stage_records import StageRecord, read_rehearsal, read_stage
+from .stage_records import LEAST_KEPT, StageRecord, StageRecords, read_rehearsal, read_stage
 from .supervised import Lesson, lessons_of_records
 
 #: Called with one line now and then.
@@ -59,11 +64,7 @@ MakeBase = Callable[[Path, int, Report], Path]
 #: Loads a checkpoint folder: with which device, type of weights and number of conversations at a time.
 MakeEngine = Callable[[Path, str, str, int], Engine]
 
-#: A stage that would train on less of its records than this has something wrong with its data.
-_LEAST_KEPT = 0.5
-
 CHECKPOINT = "checkpoint"
-RUN = "run"
 CURVES = "curves.png"
 
 
@@ -77,7 +78,8 @@ class Circumstances:
         out: output folder.
         seed: of every draw.
         device: as for :func:`vital_eval.engines.hf.load_engine`.
-        dtype: likewise.
+        dtype: of forward passes, and of weights that are only scored: ``auto`` (bfloat16 on a GPU), ``float32`` or
+            ``bfloat16``. Trained weights are float32 in any case.
         batch_size: conversations that are sampled together.
         decode_workers: decoding processes.
         benchmarks: what checkpoints are scored on; ``None`` leaves scoring out.
@@ -93,7 +95,7 @@ class Circumstances:
     out: Path
     seed: int
     device: str = "auto"
-    dtype: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     batch_size: int = 16
     decode_workers: int = 2
     benchmarks: Benchmarks | None = None
@@ -142,26 +144,28 @@ async def train_stages(
         made = where.make_base is not None and not stage.init
         if not made and stage.init not in {earlier.name for earlier in stages[:number]}:
             _require_start(stage, where)
+        # Read again when it is trained; what is wrong with the data must not be said hours later.
+        read_stage(stage, where.data)
     if where.make_base is not None and (where.benchmarks is not None or not all(stage.init for stage in stages)):
         if together.first:
-            where.make_base(where.base.parent, where.seed, training.report)
+            with interruptible():
+                where.make_base(where.base.parent, where.seed, training.report)
         together.barrier()
     runs = []
     if where.benchmarks is not None:
         # A run a mode: a stage of another mode may be trained by a later call.
-        for mode in dict.fromkeys(stage.mode for stage in stages):
-            folder = where.out / "base" / f"{RUN}-{mode}"
-            runs.append(await _score(where.base, folder, "base", mode, training))
+        modes = dict.fromkeys(stage.mode for stage in stages)
+        runs += [await _score(where.base, BASE, mode, training) for mode in modes]
     for stage in stages:
         folder = where.out / stage.name
-        start = _require_start(stage, where)
+        work = _work(stage, where)
         # The first process says: another might look when the checkpoint is just being written.
-        if together.gather([(folder / CHECKPOINT).is_dir()] if together.first else [])[0]:
+        if together.gather([_trained_already(work, folder, where)] if together.first else [])[0]:
             training.report(f"{stage.name} is trained already")
         else:
-            await _train(stage, start, folder, training)
+            await _train(work, folder, training)
         if where.benchmarks is not None:
-            runs.append(await _score(folder / CHECKPOINT, folder / RUN, stage.name, stage.mode, training))
+            runs.append(await _score(folder / CHECKPOINT, stage.name, stage.mode, training))
     return tuple(runs)
 
 
@@ -179,22 +183,69 @@ def _require_start(stage: StageRecipe, where: Circumstances) -> Path:
     return start
 
 
-async def _train(stage: StageRecipe, start: Path, folder: Path, training: _Training) -> None:
-    where, together = training.where, training.together
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One stage and what it is trained on.
+
+    Attributes:
+        stage: the recipe.
+        start: checkpoint folder that it starts from.
+        records: the stage's own.
+        rehearsed: likewise of each of the stage's rehearsals.
+    """
+
+    stage: StageRecipe
+    start: Path
+    records: StageRecords
+    rehearsed: tuple[tuple[Rehearsal, StageRecords], ...]
+
+
+def _work(stage: StageRecipe, where: Circumstances) -> _Work:
+    start = _require_start(stage, where)
     records = read_stage(stage, where.data)
+    return _Work(
+        stage,
+        start,
+        records,
+        tuple((again, read_rehearsal(again, where.data, stage.name)) for again in stage.rehearsed),
+    )
+
+
+def _trained_already(work: _Work, folder: Path, where: Circumstances) -> bool:
+    """Tell whether a stage is trained; refuse its folder if it was trained, or begun, from something else."""
+    stage = work.stage
+    finished = (folder / CHECKPOINT).is_dir()
+    parts = [work.records.records, *(found.records for _, found in work.rehearsed)]
+    origin = origin_of(stage, open_checkpoint(work.start).fingerprint, parts, where.seed)
+    begun = finished or (folder / f"{stage.name}.safetensors").is_file()
+    require_origin(stage, origin, folder, begun=begun, finished=finished)
+    if finished:
+        try:
+            open_checkpoint(folder / CHECKPOINT)
+        except CheckpointError as error:
+            raise CheckpointError(error.problem, f"remove {folder} to train stage {stage.name} again") from error
+    return finished
+
+
+async def _train(work: _Work, folder: Path, training: _Training) -> None:
+    where, together, stage = training.where, training.together, work.stage
+    for note in dict.fromkeys(
+        note for found in (work.records, *(r for _, r in work.rehearsed)) for note in found.notes
+    ):
+        training.report(f"{stage.name}: {note}")
     folder.mkdir(parents=True, exist_ok=True)
-    # Small steps vanish in bfloat16 weights, so what is trained is kept in float32 unless asked for otherwise.
-    dtype = "float32" if isinstance(stage.train, SftStage) or where.dtype == "auto" else where.dtype
-    engine = load_engine(start, where.device, dtype, where.batch_size)
+    # Small steps vanish in bfloat16 weights, so what is trained is kept in float32.
+    engine = load_engine(work.start, where.device, "float32", where.batch_size)
+    train = stage.train if where.dtype == "auto" else dataclasses.replace(stage.train, dtype=where.dtype)
     try:
-        if isinstance(stage.train, DgrpoStage):
-            async with _speaker(engine, start, where) as speaker:
-                await _reinforce(stage.train, records, engine, speaker, folder, training)
+        if isinstance(train, DgrpoStage):
+            async with _speaker(engine, work.start, where) as speaker:
+                await _reinforce(train, work.records.records, engine, speaker, folder, training)
         else:
-            _teach(stage.train, records, stage.rehearsed, engine, folder, training)
+            _teach(train, work, engine, folder, training)
         if together.first:
             draw_curves({stage.name: folder / f"{stage.name}.jsonl"}, folder / CURVES)
-            save_trained(engine.parts.model, start, folder / CHECKPOINT)
+            save_trained(engine.parts.model, work.start, folder / CHECKPOINT)
             (folder / f"{stage.name}.safetensors").unlink(missing_ok=True)
         together.barrier()
     finally:
@@ -251,8 +302,7 @@ async def _reinforce(
 
 def _teach(
     stage: SftStage,
-    records: Sequence[StageRecord],
-    rehearsed: Sequence[Rehearsal],
+    work: _Work,
     engine: HFEngine,
     folder: Path,
     training: _Training,
@@ -264,10 +314,10 @@ def _teach(
         return (*ids, int(parts.tokenizer.eos_token_id))
 
     limit = int(parts.model.config.get_text_config().max_position_embeddings)
-    courses = [(stage.protocol, records)]
-    courses += [(again.protocol, read_rehearsal(again, training.where.data, stage.name)) for again in rehearsed]
+    courses = [(stage.protocol, work.records.records)]
+    courses += [(again.protocol, found.records) for again, found in work.rehearsed]
     # In a loop of its own, because videos are decoded while this thread trains.
-    with BackgroundLoop("training-videos") as background, _interruptible():
+    with BackgroundLoop("training-videos") as background, interruptible():
         videos = _videos(stage.protocol, engine, training.where)
         try:
             kept: list[Lesson] = []
@@ -275,7 +325,7 @@ def _teach(
                 tools = _tools(protocol, training.registries)
                 player = LessonPlayer(protocol, tools, engine.info, speak, videos.open, background)
                 told = [record for record in read if not isinstance(record, RlRecord)]
-                lessons = lessons_of_records(told, player, parts.encoder, limit, together).require_share(_LEAST_KEPT)
+                lessons = lessons_of_records(told, player, parts.encoder, limit, together).require_share(LEAST_KEPT)
                 training.report(f"{stage.name}, {protocol.mode}: {lessons.summary()}")
                 kept += lessons.kept
             train_sft(
@@ -304,21 +354,8 @@ def _events(stage: str, where: Circumstances) -> Callable[[Path], None] | None:
     return write
 
 
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C end work that blocks the event loop: the loop's own handler waits for a pause, and there is none."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-async def _score(checkpoint: Path, folder: Path, label: str, mode: Mode, training: _Training) -> Path:
-    where = training.where
+async def _score(checkpoint: Path, label: str, mode: Mode, training: _Training) -> Path:
+    where, folder = training.where, run_folder(training.where.out, label, mode)
     if where.benchmarks is None:
         raise ValueError("nothing to score on")
 
@@ -331,7 +368,8 @@ async def _score(checkpoint: Path, folder: Path, label: str, mode: Mode, trainin
         for cell in (summary.cells if summary else ())
         if cell.headline.value is not None
     ]
-    training.report(f"{label}: {', '.join(found)}")
+    owed = sum(cell.missing for cell in summary.cells) if summary else 0
+    training.report(f"{label}: {', '.join(found)}{f'; {owed} episodes are owed' if owed else ''}")
     return folder
 
 
@@ -358,7 +396,10 @@ def write_plan(where: Circumstances, recipe: str) -> None:
     }
     path = where.out / "training.json"
     if path.is_file():
-        known = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            known = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise VitalError(f"cannot read {path}: {error}", "remove the folder, or choose another one") from error
         fields = [name for name, value in plan.items() if known.get(name) != value]
         if fields:
             raise VitalError(

@@ -42,11 +42,19 @@ class Rehearsal:
         form: form of the records, with written-out solutions; all files of it are read.
         protocol: what they are played under.
         every: one record in so many is taken.
+
+    Raises:
+        ValueError: if the form has no solutions to play, or ``every`` is below 1.
     """
 
     form: Form
     protocol: Protocol
     every: int
+
+    def __post_init__(self) -> None:
+        """Refuse what would rehearse nothing."""
+        if self.form not in (Form.COT, Form.TOOL_COT) or self.every < 1:
+            raise ValueError(f"cannot rehearse one in {self.every} of {self.form.value}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +70,9 @@ class StageRecipe:
         mode: how its checkpoint is scored afterwards.
         ablation: a side branch, trained only when ablations are asked for.
         rehearsed: mixed in beside the records; supervised stages only.
+
+    Raises:
+        ValueError: if a stage that is not supervised is to rehearse.
     """
 
     name: str
@@ -72,6 +83,11 @@ class StageRecipe:
     mode: Mode
     ablation: bool = False
     rehearsed: tuple[Rehearsal, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse rehearsals that would be forgotten."""
+        if self.rehearsed and not isinstance(self.train, SftStage):
+            raise ValueError(f"stage {self.name} is not supervised and cannot rehearse")
 
 
 @dataclass(frozen=True, slots=True)

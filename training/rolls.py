@@ -35,7 +35,7 @@ class RollIdentity:
         checkpoint: fingerprint of the engine's checkpoint.
         protocol: how every record is asked.
         rollouts: rollouts a record.
-        data: hash of the records (:func:`~.data_run.records_hash`).
+        data: hash of the records (:func:`~.mtvr.records.records_hash`).
         threshold: least score that passes.
     """
 

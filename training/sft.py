@@ -25,7 +25,7 @@ from vital_eval.engines.encode import Encoded, Encoder
 from vital_eval.errors import DataError, VitalError
 from vital_eval.protocol import Protocol
 
-from .adapters import LoraSettings, add_lora, freeze_vision, set_trained, trained_names
+from .adapters import LoraSettings, add_lora, freeze_vision, require_float32, set_trained, trained_names
 from .collate import collate, drop_pixels, micro_batches, token_losses
 from .order import epoch_places
 from .processes import Processes, fingerprint
@@ -116,10 +116,20 @@ class SftStage:
     def __post_init__(self) -> None:
         """Refuse stages that would train nothing or go up the slope."""
         counts = (self.steps or self.epochs, self.batch, self.micro_batch, self.micro_tokens)
-        if min(counts) < 1 or not self.rate > 0 or self.warmup < 0:
+        positive = (self.rate, self.clip_norm)
+        if min(counts) < 1 or self.warmup < 0 or not all(0 < value < math.inf for value in positive):
+            raise ValueError(f"impossible stage {self}")
+        if not 0 <= self.floor <= 1 or not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"impossible stage {self}")
         if self.dtype not in ("auto", "float32", "bfloat16"):
             raise ValueError(f"stage {self.name}: dtype {self.dtype!r} is none of auto, float32, bfloat16")
+
+    def identity(self) -> dict[str, object]:
+        """Return the settings that decide the weights, for a hash; how a step is shared out does not."""
+        settings = dataclasses.asdict(self)
+        for name in ("micro_batch", "micro_tokens", "gradient_checkpointing"):
+            del settings[name]
+        return settings
 
     def length(self, lessons: int) -> int:
         """Return the number of optimiser steps over so many lessons."""
@@ -428,12 +438,7 @@ def _prepared(model: PreTrainedModel, stage: SftStage, seed: int) -> Iterator[No
             freeze_vision(model)
         if stage.lora is not None:
             adapters = add_lora(model, stage.lora, seed)
-        wrong = [name for name, p in model.named_parameters() if p.requires_grad and p.dtype != torch.float32]
-        if wrong:
-            raise VitalError(
-                f"stage {stage.name}: {wrong[0]} and {len(wrong) - 1} others are not float32",
-                "load the model in float32, because small steps are lost in other types; the forward pass has its own",
-            )
+        require_float32(model, stage.name)
         if stage.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         yield
@@ -450,10 +455,7 @@ def _prepared(model: PreTrainedModel, stage: SftStage, seed: int) -> Iterator[No
 
 
 def _recipe(encoder: Encoder, lessons: Sequence[Lesson], stage: SftStage, seed: int) -> str:
-    """Return a digest of everything that decides the weights; how a step is shared out does not."""
-    settings = dataclasses.asdict(stage)
-    for name in ("micro_batch", "micro_tokens", "gradient_checkpointing"):
-        del settings[name]
+    """Return a digest of everything that decides the weights."""
     taught = [(lesson.id, lesson.length, lesson.trained_tokens) for lesson in lessons]
-    text = json.dumps([settings, seed, encoder.checkpoint.fingerprint, taught], sort_keys=True)
+    text = json.dumps([stage.identity(), seed, encoder.checkpoint.fingerprint, taught], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -17,6 +17,8 @@ import torch
 from vital_eval.atomic import sync_folder, write_atomically
 from vital_eval.errors import VitalError
 
+from .adapters import require_finite
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -36,11 +38,13 @@ def save_state(
         recipe: what :func:`restore_state` must be called with.
 
     Raises:
-        VitalError: if it cannot be written (a full disk, say); the state that was there is as it was.
+        VitalError: if it cannot be written (a full disk, say) or a weight is not finite; the state that was there is
+            as it was.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    require_finite(model, f"step {step}")
     tensors = {f"model.{name}": tensor for name, tensor in _trained(model).items()}
     for index, moments in optimiser.state_dict()["state"].items():
         for name, value in moments.items():

@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import socket
 import threading
 import weakref
 from collections.abc import Iterable, Iterator
@@ -20,13 +18,13 @@ from typing import Self
 from vital_eval.atomic import sync_folder
 from vital_eval.attempt_slots import AttemptSlots
 from vital_eval.errors import RunLogError
+from vital_eval.folder_lock import LOCK_NAME, take_lock
 from vital_eval.line_file import LineFile, disk_is_full, stream_lines
 from vital_eval.manifest import MANIFEST_NAME, Manifest, differing, read_manifest, write_manifest
 from vital_eval.outcome import Outcome
 from vital_eval.record import Key, Record, record_from_json, record_to_line
 
 RECORDS_NAME = "records.jsonl"
-LOCK_NAME = "lock"
 
 
 class RunLog:
@@ -68,7 +66,7 @@ class RunLog:
                 f"{folder} is not empty and not a run (it holds {strange[0]!r} but no {MANIFEST_NAME})",
                 "choose a new folder; vital-eval never writes into a stranger's",
             )
-        lock = _take_lock(folder)
+        lock = take_lock(folder, RunLogError)
         try:
             return cls._open_locked(folder, manifest, lock)
         except BaseException:
@@ -262,29 +260,6 @@ def _checked_records(lines: Iterable[bytes], path: Path, answered: _Answered) ->
 def _is_beginning(name: str) -> bool:
     # What a run that died before its manifest was in place leaves behind.
     return name == LOCK_NAME or (name.startswith(f".{MANIFEST_NAME}.") and name.endswith(".tmp"))
-
-
-def _take_lock(folder: Path) -> int:
-    path = folder / LOCK_NAME
-    try:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise RunLogError(f"cannot write in {folder}: {error.strerror}") from error
-    try:
-        # The kernel frees this lock when the process ends, however it ends: there is no stale lock to judge.
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-    except BlockingIOError as error:
-        holder = os.pread(lock, 200, 0).decode("utf-8", "replace").strip() or "another process"
-        os.close(lock)
-        raise RunLogError(
-            f"{folder} is being written by {holder}", "wait for it to end, stop it, or choose another folder"
-        ) from error
-    except OSError as error:
-        os.close(lock)
-        raise RunLogError(f"cannot lock {path}: {error.strerror}", "use a file system that supports locks") from error
-    return lock
 
 
 def _let_go(log: RunLog | None) -> None:

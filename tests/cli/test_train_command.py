@@ -10,6 +10,7 @@ import pytest
 
 from vital_eval.cli.main import main
 from vital_eval.engines.checkpoint import open_checkpoint
+from vital_eval.folder_lock import locked
 from vital_eval.run_log import read_run
 
 SCORED = ("--tasks", "charades_sta,rextime", "--limit", "3", "--device", "cpu", "--batch-size", "32")
@@ -99,3 +100,45 @@ def test_papers_numbers_stand_in_the_recipe() -> None:
         assert stage.freeze_vision
         assert stage.protocol.view.max_frames == 64
     assert (tool.protocol.max_tool_calls, tool.protocol.max_turns) == (2, 3)
+
+
+def test_a_call_that_fails_leaves_nothing_that_another_would_train_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    command = ["train", "--recipe", "nano-ci", "--out", str(out)]
+    for wrong in (
+        ["--seed", "7", "--checkpoint", str(tmp_path / "none")],
+        ["--device", "abacus"],
+        ["--tasks", "charades"],
+    ):
+        assert main([*command, *wrong]) == 1
+        assert not (out / "data").exists()
+        assert not (out / "world").exists()
+        assert not (out / "training.json").exists()
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    "option", [("--limit", "0"), ("--limit", "-3"), ("--seed", "-1"), ("--batch-size", "0"), ("--dtype", "float16")]
+)
+def test_numbers_that_mean_nothing_are_refused(
+    option: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--recipe", "nano-ci", "--out", str(tmp_path / "o"), "--dry-run", *option])
+    assert option[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["", "garbage", "[1]"])
+def test_a_damaged_plan_is_named(content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "training.json").write_text(content)
+    assert main(["train", "--recipe", "nano-ci", "--out", str(tmp_path), "--device", "cpu"]) == 1
+    assert "cannot read" in capsys.readouterr().err
+
+
+def test_one_training_at_a_time_writes_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with locked(tmp_path):
+        assert main(["train", "--recipe", "nano-ci", "--out", str(tmp_path), "--device", "cpu"]) == 1
+        assert "is being written by process" in capsys.readouterr().err
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["lock"]

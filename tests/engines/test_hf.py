@@ -452,3 +452,9 @@ def test_turn_ends_where_the_context_ends(folder: Path) -> None:
     room = engine._limit - len(engine._encoder.encode(opening(None, question)).ids)
     assert 0 < room < 100
     assert len(_generate(folder, [request(opening(None, question), tokens=500)])[0].token_ids) <= room
+
+
+@pytest.mark.parametrize("size", [0, -2])
+def test_a_batch_of_nothing_is_refused(folder: Path, size: int) -> None:
+    with pytest.raises(ValueError, match="never ends"):
+        load_engine(folder, "cpu", "float32", size)

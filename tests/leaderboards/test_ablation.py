@@ -22,8 +22,8 @@ def test_a_stage_is_paired_with_what_it_started_from(make_run: Callable[..., Pat
     stages = {stage.name: stage for stage in recipe("nano").stages}
     first, second = stages["1-sft"], stages["2-dgrpo"]
     tasks = ("charades_sta", "mmvu")
-    for name, luck, fingerprint in (("base", "", "f0"), (first.name, "a", "f1"), (second.name, "b", "f2")):
-        make_run(name=f"out/{name}/run", tasks=tasks, modes=(Mode.COT,), samples=20, luck=luck, fingerprint=fingerprint)
+    for run, luck, mark in (("base/run-cot", "", "f0"), ("1-sft/run", "a", "f1"), ("2-dgrpo/run", "b", "f2")):
+        make_run(name=f"out/{run}", tasks=tasks, modes=(Mode.COT,), samples=20, luck=luck, fingerprint=mark)
     rows = ablation((first, second), tmp_path / "out")
     assert [(row.name, row.against) for row in rows] == [
         ("base", ""),
@@ -46,6 +46,48 @@ def test_a_stage_is_paired_with_what_it_started_from(make_run: Callable[..., Pat
     base, alone = ablation((second,), tmp_path / "out")
     assert (alone.against, alone.difference, alone.score) == ("", None, rows[2].score)
     assert base == rows[0]
+
+
+def test_only_the_runs_of_the_training_itself_are_read(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    """Copies, and what an earlier layout left, must not stand in for a stage's own run."""
+    stage = next(stage for stage in recipe("nano").stages if stage.name == "1-sft")
+    for name, luck in (("base/run-cot", ""), ("1-sft/run", "a")):
+        make_run(name=f"out/{name}", modes=(Mode.COT,), samples=20, luck=luck)
+    rows = ablation((stage,), tmp_path / "out")
+    for name in ("base/run", "base/run-zold", "1-sft/run-copy"):
+        make_run(name=f"out/{name}", modes=(Mode.COT,), samples=20, luck="other")
+    (tmp_path / "out" / "base" / "run-empty").mkdir()
+    (tmp_path / "out" / "base" / "run.txt").write_text("")
+    assert ablation((stage,), tmp_path / "out") == rows
+
+
+def test_what_is_owed_is_no_wrong_answer(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    stages = {stage.name: stage for stage in recipe("nano").stages}
+    for name, luck in (("base/run-cot", ""), ("1-sft/run", "a"), ("2-dgrpo/run", "b")):
+        make_run(name=f"out/{name}", modes=(Mode.COT,), samples=20, luck=luck)
+    log = tmp_path / "out" / "1-sft" / "run" / "records.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text("".join(lines[:-3]))
+    rows = {row.name: row for row in ablation((stages["1-sft"], stages["2-dgrpo"]), tmp_path / "out")}
+    assert rows["1-sft"].owed == 3
+    assert (rows["1-sft"].score, rows["1-sft"].difference) == (None, None)
+    assert any("3 episodes of" in note for note in rows["1-sft"].notes)
+    assert rows["2-dgrpo"].score is not None
+    assert rows["2-dgrpo"].difference is None
+    assert any("not compared" in note for note in rows["2-dgrpo"].notes)
+    log.write_text("".join(lines))
+    assert all(row.owed == 0 for row in ablation((stages["1-sft"], stages["2-dgrpo"]), tmp_path / "out"))
+
+
+def test_samples_of_one_side_only_are_named(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    stage = next(stage for stage in recipe("nano").stages if stage.name == "1-sft")
+    make_run(name="out/base/run-cot", modes=(Mode.COT,), tasks=("mmvu",), samples=20)
+    make_run(name="out/1-sft/run", modes=(Mode.COT,), tasks=("mmvu",), samples=12, luck="a")
+    base, row = ablation((stage,), tmp_path / "out")
+    assert base.notes == ()
+    assert row.difference is not None
+    assert row.difference.n == 12
+    assert any("over the 12 samples that both answered; 8 were asked of one" in note for note in row.notes)
 
 
 def test_pairs_weigh_their_strata_equally() -> None:

@@ -28,14 +28,13 @@ from vital_eval.training.data_run import (
     filter_records,
     passing_score,
     read_sound_rl,
-    records_hash,
     roll_records,
     rollout_protocol,
     write_new_nano,
 )
 from vital_eval.training.mtvr.checks import check_records
 from vital_eval.training.mtvr.files import read_tool_cot, write_records
-from vital_eval.training.mtvr.records import Form, Media, RlRecord
+from vital_eval.training.mtvr.records import Form, Media, RlRecord, records_hash
 from vital_eval.training.mtvr.sources import read_sources
 from vital_eval.training.nano_mtvr import nano_video, write_nano_mtvr
 from vital_eval.training.problems import problems_of_records

@@ -47,6 +47,7 @@ def train(
     problems: Sequence[Problem] | None = None,
     save_every: int = 2,
     open_video: Callable[[str], object] = open_grey,
+    report: Callable[[str], None] = lambda line: None,
 ) -> tuple[tuple[StepMetrics, ...], dict[str, torch.Tensor]]:
     torch.manual_seed(0)
     with nano_engine(32) as engine:
@@ -62,7 +63,7 @@ def train(
                     open_video,  # type: ignore[arg-type]
                     folder,
                     seed=1,
-                    report=lambda line: None,
+                    report=report,
                     save_every=save_every,
                 )
             finally:
@@ -215,3 +216,24 @@ def test_a_problem_that_comes_twice_in_a_step_makes_two_groups(tmp_path) -> None
     one = [problem("v", score=first_digit)]
     (metrics,), _ = train(tmp_path, dataclasses.replace(STAGE, steps=1, prompts=2), one)
     assert metrics.rollouts == 8
+
+
+def test_a_stage_that_trains_on_nothing_says_so(tmp_path) -> None:
+    told: list[str] = []
+    # So cold that the rollouts of a group are one.
+    stage = dataclasses.replace(STAGE, steps=1, protocol=protocol(Mode.DIRECT, temperature=1e-4, tokens=16))
+    (one,), _ = train(tmp_path / "a", stage, [problem("v")], report=told.append)
+    assert one.trained == 0
+    assert f"trained 0/{one.rollouts} failed 0" in told[0]
+    assert "trained on nothing in 1 steps" in told[-1]
+    told.clear()
+    train(tmp_path / "b", dataclasses.replace(STAGE, steps=1), report=told.append)
+    assert len(told) == 1
+
+
+def test_weights_in_another_type_are_refused(tmp_path) -> None:
+    with nano_engine(32) as engine:
+        policy = policy_of(engine)
+        policy.model.to(torch.bfloat16)
+        with pytest.raises(VitalError, match="are not float32"):
+            asyncio.run(train_dgrpo(policy, STAGE, [problem("v")], tools(), open_grey, tmp_path, 0, print))

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from tests.training.launch import launch
 from tests.training.lessons import distance
@@ -148,8 +148,11 @@ def test_threads_are_those_asked_for(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert torch.get_num_threads() == before + 1
     finally:
         torch.set_num_threads(before)
-    assert main([*command, "--threads", "0"]) == 1
-    assert "--threads is 0; give at least one" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*command, "--threads", "0"])
+    assert "must be at least 1" in capsys.readouterr().err
+    assert main([*command, "--threads", "999999999999"]) == 1
+    assert "give 1 to 4096" in capsys.readouterr().err
 
 
 def test_two_processes_leave_the_checkpoint_of_one(
@@ -187,3 +190,131 @@ def test_two_processes_leave_the_checkpoint_of_one(
     moved = distance(one, load_file(tmp_path / "base" / "model.safetensors"))
     assert moved > 0.1
     assert distance(one, two) < 1e-3 * moved
+
+
+def trained(stage: StageRecipe, where: Circumstances) -> list[str]:
+    told: list[str] = []
+    asyncio.run(train_stages([stage], where, told.append))
+    return told
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("start", "the checkpoint of the base differ"),
+        ("records", "records differ"),
+        ("settings", "settings differ"),
+        ("length", "length differ"),
+        ("seed", "seed differ"),
+    ],
+)
+def test_a_stage_that_was_trained_from_something_else_is_refused(
+    change: str, named: str, data: Path, tmp_path: Path
+) -> None:
+    packaged(tmp_path / "base")
+    shutil.copytree(data, tmp_path / "data")
+    stage = short("2-dgrpo")
+    stage = dataclasses.replace(stage, init="")
+    where = Circumstances(tmp_path / "base", tmp_path / "data", tmp_path, 3, "cpu")
+    trained(stage, where)
+    # Positive control: the same again is the same.
+    assert trained(stage, where)[-1] == "2-dgrpo is trained already"
+    weights = (tmp_path / "2-dgrpo" / "checkpoint" / "model.safetensors").read_bytes()
+    match change:
+        case "start":
+            path = tmp_path / "base" / "model.safetensors"
+            tensors = {name: value + np.float32(0.001) for name, value in load_file(path).items()}
+            save_file(tensors, path, metadata={"format": "pt"})
+        case "records":
+            for path in (tmp_path / "data" / "MTVR_RL").glob("*.json"):
+                path.write_text(path.read_text().replace('"text": "', '"text": "Now: '))
+        case "settings":
+            stage = dataclasses.replace(stage, train=dataclasses.replace(stage.train, rate=0.5))
+        case "length":
+            stage = dataclasses.replace(stage, train=dataclasses.replace(stage.train, steps=2))
+        case "seed":
+            where = dataclasses.replace(where, seed=4)
+    with pytest.raises(VitalError, match=named):
+        trained(stage, where)
+    assert (tmp_path / "2-dgrpo" / "checkpoint" / "model.safetensors").read_bytes() == weights
+
+
+def test_a_stage_begun_from_something_else_does_not_go_on_but_may_be_made_longer(data: Path, tmp_path: Path) -> None:
+    packaged(tmp_path / "base")
+    stage = dataclasses.replace(short("2-dgrpo"), init="")
+    where = Circumstances(tmp_path / "base", data, tmp_path, 3, "cpu")
+    trained(stage, where)
+    shutil.rmtree(tmp_path / "2-dgrpo" / "checkpoint")
+    # What a kill leaves that came after the state and before the checkpoint.
+    origin = (tmp_path / "2-dgrpo" / "origin.json").read_text()
+    state = tmp_path / "2-dgrpo" / "2-dgrpo.safetensors"
+    state.write_bytes(b"begun")
+    longer = dataclasses.replace(stage, train=dataclasses.replace(stage.train, steps=2))
+    with pytest.raises(VitalError, match="cannot read the state"):
+        trained(longer, where)
+    with pytest.raises(VitalError, match="trained from something else: seed differ"):
+        trained(stage, dataclasses.replace(where, seed=4))
+    (tmp_path / "2-dgrpo" / "origin.json").unlink()
+    with pytest.raises(VitalError, match="unknown origin"):
+        trained(stage, where)
+    (tmp_path / "2-dgrpo" / "origin.json").write_text(origin[:20])
+    with pytest.raises(VitalError, match=r"cannot read .*origin\.json"):
+        trained(stage, where)
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut"])
+def test_a_damaged_checkpoint_says_how_to_mend_it(damage: str, data: Path, tmp_path: Path) -> None:
+    packaged(tmp_path / "base")
+    stage = short("1-sft")
+    where = Circumstances(tmp_path / "base", data, tmp_path, 3, "cpu")
+    trained(stage, where)
+    checkpoint = tmp_path / "1-sft" / "checkpoint"
+    if damage == "empty":
+        shutil.rmtree(checkpoint)
+        checkpoint.mkdir()
+    else:
+        (checkpoint / "config.json").unlink()
+    with pytest.raises(VitalError, match="to train stage 1-sft again"):
+        trained(stage, where)
+
+
+def test_trained_weights_are_float32_whatever_the_forward_pass_is(data: Path, tmp_path: Path) -> None:
+    packaged(tmp_path / "base")
+    stage = dataclasses.replace(short("2-dgrpo"), init="")
+    where = Circumstances(tmp_path / "base", data, tmp_path, 3, "cpu", dtype="bfloat16")
+    trained(stage, where)
+    weights = load_file(tmp_path / "2-dgrpo" / "checkpoint" / "model.safetensors")
+    assert {value.dtype for value in weights.values()} == {np.dtype("float32")}
+
+
+def test_one_interrupt_ends_a_base(data: Path, tmp_path: Path) -> None:
+    def busy(folder: Path, seed: int, report: Callable[[str], None]) -> Path:
+        signal.raise_signal(signal.SIGINT)
+        report("not interrupted")
+        return folder
+
+    told: list[str] = []
+    where = Circumstances(tmp_path / "base" / "checkpoint", data, tmp_path, 3, "cpu", make_base=busy)
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(train_stages([short("1-sft")], where, told.append))
+    assert told == []
+
+
+def test_faulty_records_are_left_out_and_counted_and_half_of_them_must_be_sound(data: Path, tmp_path: Path) -> None:
+    packaged(tmp_path / "base")
+    shutil.copytree(data, tmp_path / "data")
+    stage = dataclasses.replace(short("2-dgrpo"), init="")
+    where = Circumstances(tmp_path / "base", tmp_path / "data", tmp_path, 3, "cpu")
+    paths = sorted((tmp_path / "data" / "MTVR_RL").glob("*.json"))
+    grounding = [path for path in paths if isinstance(json.loads(path.read_text())[0]["solution"], list)]
+    records = json.loads(grounding[0].read_text())
+    sound = len(records)
+    records.append({**records[0], "id": "far", "solution": [5000.0, 6000.0]})
+    grounding[0].write_text(json.dumps(records))
+    told = trained(stage, where)
+    assert any(f"{sound} of {sound + 1} records kept; span-outside-video 1" in line for line in told)
+
+    for path in paths:
+        path.write_text(json.dumps([json.loads(path.read_text())[0]] * 10))
+    with pytest.raises(VitalError, match=r"only \d+ of \d+ records are sound"):
+        trained(stage, dataclasses.replace(where, out=tmp_path / "other"))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+
 import pytest
 
 from vital_eval.errors import UnknownNameError
@@ -59,3 +62,46 @@ def test_estimates_follow_their_arithmetic() -> None:
     again = estimate_stage(dgrpo, 6_400, 8.3e9)
     assert again.conversations == 6_400 * 8
     assert again.weights_gib > one.weights_gib
+
+
+def test_what_trains_nothing_is_refused() -> None:
+    stages = {stage.name: stage for stage in recipe("nano").stages}
+    rehearsal = stages["1-sft"].rehearsed[0]
+    for every in (0, -5):
+        with pytest.raises(ValueError, match="cannot rehearse"):
+            dataclasses.replace(rehearsal, every=every)
+    with pytest.raises(ValueError, match="cannot rehearse"):
+        dataclasses.replace(rehearsal, form=Form.RL)
+    with pytest.raises(ValueError, match="is not supervised"):
+        dataclasses.replace(stages["2-dgrpo"], rehearsed=(rehearsal,))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rate": -1.0},
+        {"rate": math.nan},
+        {"rate": math.inf},
+        {"steps": -1},
+        {"steps": 0, "epochs": 0},
+        {"group": 1},
+        {"prompts": 0},
+        {"clip_norm": 0.0},
+        {"clip_norm": math.nan},
+        {"micro_batch": 0},
+        {"warmup": -1},
+    ],
+)
+def test_impossible_reinforced_stages_are_refused(change: dict[str, float]) -> None:
+    (stage,) = (stage.train for stage in recipe("nano").stages if stage.name == "2-dgrpo")
+    with pytest.raises(ValueError, match="impossible stage"):
+        dataclasses.replace(stage, **change)
+
+
+@pytest.mark.parametrize(
+    "change", [{"rate": math.inf}, {"clip_norm": 0.0}, {"clip_norm": math.nan}, {"floor": math.nan}, {"floor": 2.0}]
+)
+def test_impossible_supervised_stages_are_refused(change: dict[str, float]) -> None:
+    (stage,) = (stage.train for stage in recipe("nano").stages if stage.name == "1-sft")
+    with pytest.raises(ValueError, match="impossible stage"):
+        dataclasses.replace(stage, **change)

@@ -154,3 +154,22 @@ def test_a_log_that_cannot_grow_is_one_error_and_its_steps_stay(tmp_path: Path) 
     assert len(read_log(log)) == 2
     cut_log(log, 2)
     assert log.stat().st_size == size
+
+
+def test_weights_that_are_no_numbers_are_not_saved_over_good_ones(tmp_path: Path) -> None:
+    with as_file(files("vital_eval.nano") / "checkpoint") as source, nano_engine() as engine:
+        model = engine.parts.model
+        optimiser = torch.optim.AdamW(model.parameters())
+        state = tmp_path / "state.safetensors"
+        save_state(model, optimiser, 1, state)
+        save_trained(model, source, tmp_path / "checkpoint")
+        saved = (state, tmp_path / "checkpoint" / "model.safetensors")
+        before = [path.read_bytes() for path in saved]
+        with torch.no_grad():
+            next(iter(model.parameters()))[0] = float("nan")
+        with pytest.raises(VitalError, match="not finite"):
+            save_state(model, optimiser, 2, state)
+        with pytest.raises(VitalError, match="not finite"):
+            save_trained(model, source, tmp_path / "checkpoint")
+    assert [path.read_bytes() for path in saved] == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "state.safetensors"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal
@@ -89,3 +92,11 @@ class ToolCotRecord(MtvrRecord):
     turns: tuple[str, str]
     tool_params: Window
     answer: Window | str
+
+
+def records_hash(records: Sequence[MtvrRecord]) -> str:
+    """Return a hash of records in their order, 16 hexadecimal digits, whatever the layout of their file."""
+    total = hashlib.sha256()
+    for record in records:
+        total.update(json.dumps(dataclasses.asdict(record), sort_keys=True, allow_nan=False).encode("ascii") + b"\n")
+    return total.hexdigest()[:16]

@@ -63,7 +63,8 @@ def execute(args: argparse.Namespace) -> int:
     from vital_eval.cli.engine_options import with_options
     from vital_eval.protocol import Mode
     from vital_eval.registry import Registries
-    from vital_eval.training.data_run import read_sound_rl, records_hash, require_media, rollout_protocol
+    from vital_eval.training.data_run import read_sound_rl, require_media, rollout_protocol
+    from vital_eval.training.mtvr.records import records_hash
     from vital_eval.training.problems import problems_of_records
     from vital_eval.training.rolls import RollIdentity, RollStore, read_rolls, refuse_others
 

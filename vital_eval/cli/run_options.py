@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vital_eval.cli.option_types import positive
 from vital_eval.data_root import parse_shard
 from vital_eval.errors import ProtocolError, VitalError
 from vital_eval.protocol import Mode, Protocol, protocol_from_json
@@ -64,9 +65,9 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--out", type=Path, metavar="DIR", help="run folder, new or to be resumed")
     add("--label", metavar="TEXT", help="name of the checkpoint in tables")
-    add("--limit", type=_positive, metavar="K", help="K samples per task, always the same ones; the run is marked")
+    add("--limit", type=positive, metavar="K", help="K samples per task, always the same ones; the run is marked")
     add("--shard", type=_shard, metavar="I/N", help="one of N parts of every task")
-    add("--attempts", type=_positive, metavar="K", help="answers per sample; needs a temperature above 0")
+    add("--attempts", type=positive, metavar="K", help="answers per sample; needs a temperature above 0")
     add("--engine", metavar="NAME", help="engine by name: hf (default), openai, vllm, or a plugin's")
     add("--base-url", metavar="URL", help="of openai: the server, as http://localhost:8000/v1; no --checkpoint")
     add("--model", metavar="NAME", help="of openai: the model's name there, if it has several")
@@ -79,20 +80,20 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--device", help="torch device (default: auto)")
     add("--dtype", help="of the weights: auto (default), bfloat16, float16, float32")
-    add("--batch-size", type=_positive, metavar="N", help="turns the engine writes together (default: 8)")
-    add("--concurrency", type=_positive, metavar="N", help="episodes under way (default: twice the batch size)")
-    add("--decode-workers", type=_positive, metavar="N", help="decoding processes (default: 2)")
+    add("--batch-size", type=positive, metavar="N", help="turns the engine writes together (default: 8)")
+    add("--concurrency", type=positive, metavar="N", help="episodes under way (default: twice the batch size)")
+    add("--decode-workers", type=positive, metavar="N", help="decoding processes (default: 2)")
     add("--cache-gb", type=_gigabytes, metavar="G", help="decoded clips kept in memory, in GB of 2^30 (default: 4)")
     add("--frame-store", type=Path, metavar="DIR", help="keep decoded frames there for later runs (default: nowhere)")
     add("--frame-store-gb", type=_gigabytes, metavar="G", help="size the store never exceeds (default: 100)")
     add("--ray", metavar="ADDRESS", help="spread the run: local (this machine), auto or host:port (a Ray cluster)")
-    add("--ray-workers", type=_positive, metavar="N", help="workers at a time (default: as many as fit)")
+    add("--ray-workers", type=positive, metavar="N", help="workers at a time (default: as many as fit)")
     add("--ray-gpus", type=_share, metavar="G", help="GPUs of a worker (default: 1 if there are any)")
     add("--plugin", type=Path, action="append", metavar="FILE.py", help="load more tasks, engines, tools, decoders")
     add("--dry-run", action="store_true", default=None, help="print what would run, without model and video")
     add(
         "--show",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="print prompt and frame times of N samples per task and mode, then stop",
     )
@@ -231,16 +232,6 @@ def _value(path: Path, key: str, value: Any, action: argparse.Action) -> Any:
         return action.type(text) if callable(action.type) else text
     except (ValueError, argparse.ArgumentTypeError) as error:
         raise VitalError(f"{path}: {key} cannot be {value!r}: {error}") from error
-
-
-def _positive(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r:.40} is not a whole number") from error
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
 
 
 def _number(text: str) -> float:

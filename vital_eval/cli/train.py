@@ -12,12 +12,13 @@ import dataclasses
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vital_eval.cli.output import EXIT_INTERRUPTED, complain, say, table
+from vital_eval.cli.option_types import positive, whole
+from vital_eval.cli.output import EXIT_INTERRUPTED, EXIT_OWED, complain, say, table
 from vital_eval.errors import VitalError
 
 if TYPE_CHECKING:
@@ -28,8 +29,13 @@ if TYPE_CHECKING:
 #: Seed of the world that the stages are compared on. Nothing was chosen by its scores: recipes are tuned on others.
 _HELD_OUT_SEED = 2611
 
+#: Where they lie below the output folder.
+_DATA, _WORLD = "data", "world"
+
 #: Records a file of nano's own training data, and questions a task of its held-out world.
 _NANO = {"nano": (150, 80), "nano-ci": (6, 4)}
+
+_MOST_THREADS = 4096
 
 #: H100 hours below which an estimate of them says nothing.
 _FEW_HOURS = 0.01
@@ -45,11 +51,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ablation", action="store_true", help="train the side branches of the ablation table too")
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="benchmarks to score every checkpoint on")
     parser.add_argument("--tasks", default="", metavar="A,B", help="which of them (default for nano: all 11)")
-    parser.add_argument("--limit", type=int, metavar="N", help="samples per benchmark")
-    parser.add_argument("--seed", type=int, default=0, help="of every draw (default: 0)")
+    parser.add_argument("--limit", type=positive, metavar="N", help="samples per benchmark")
+    parser.add_argument("--seed", type=whole, default=0, help="of every draw (default: 0)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--dtype", default="auto", help="auto, float32 or bfloat16")
-    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="conversations sampled together")
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16"),
+        default="auto",
+        help="of forward passes; trained weights are float32 (default: bfloat16 on a GPU)",
+    )
+    parser.add_argument("--batch-size", type=positive, default=16, metavar="N", help="conversations sampled together")
     parser.add_argument("--engine", default="hf", metavar="NAME", help="plays DGRPO's rollouts (default: hf)")
     parser.add_argument(
         "--engine-option",
@@ -58,7 +69,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="an option of that engine's own (again for more)",
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of each process (default: torch's own)")
+    parser.add_argument(
+        "--threads", type=positive, metavar="N", help="CPU threads of each process (default: torch's own)"
+    )
     parser.add_argument("--tensorboard", action="store_true", help="write event files too, below DIR/tensorboard")
     parser.add_argument("--dry-run", action="store_true", help="print plan, data counts and estimates; train nothing")
 
@@ -81,12 +94,17 @@ def execute(args: argparse.Namespace) -> int:
             if getattr(args, option) is None:
                 raise VitalError(f"--{option} is missing", f"recipe {chosen.name} brings none of its own")
     rollout_engine = _rollout_engine(args, stages)
+    from vital_eval.engines.hf import require_device
+    from vital_eval.folder_lock import locked
     from vital_eval.training.pipeline import write_plan
     from vital_eval.training.processes import joined, local_device
 
+    require_device(args.device)
     # Each of several processes gets a GPU of its own, if there are any.
     device = local_device() if args.device in ("auto", "cuda") else args.device
-    with _base(args, chosen) as (base, make_base), joined(device) as processes:
+    with ExitStack() as held:
+        base, make_base = held.enter_context(_base(args, chosen))
+        processes = held.enter_context(joined(device))
         if processes.world == 1:
             device = args.device
         with processes.first_before_others():
@@ -94,7 +112,11 @@ def execute(args: argparse.Namespace) -> int:
                 _circumstances(args, chosen, base, device), make_base=make_base, rollout_engine=rollout_engine
             )
             if processes.first:
+                # Before anything is written: what lies there may be another training's, or be written right now.
+                held.enter_context(locked(args.out))
                 write_plan(where, chosen.name)
+                if chosen.name in _NANO:
+                    _write_nano(args, where, chosen.name)
         return _carry_out(args.out, stages, where, processes)
 
 
@@ -112,8 +134,8 @@ def _rollout_engine(args: argparse.Namespace, stages: tuple[StageRecipe, ...]) -
 
 
 def _set_threads(count: int) -> None:
-    if count < 1:
-        raise VitalError(f"--threads is {count}", "give at least one thread")
+    if count > _MOST_THREADS:
+        raise VitalError(f"--threads is {count}", f"give 1 to {_MOST_THREADS}")
     import torch
 
     torch.set_num_threads(count)
@@ -151,30 +173,35 @@ def _carry_out(out: Path, stages: tuple[StageRecipe, ...], where: Circumstances,
         if processes.first:
             complain(f"interrupted: finished stages and saved steps are kept in {out}; the same command goes on")
         return EXIT_INTERRUPTED
+    owed = 0
     if processes.first:
         if where.benchmarks is not None:
-            _say_ablation(stages, out, where.benchmarks.limit)
+            owed = _say_ablation(stages, out)
         say(f"checkpoint: {out / stages[-1].name / 'checkpoint'}")
-    return 0
+    if owed:
+        complain(f"{owed} episodes of the scoring are owed; the same command plays them again")
+    return EXIT_OWED if owed else 0
 
 
-def _say_ablation(stages: tuple[StageRecipe, ...], out: Path, limit: int | None) -> None:
+def _say_ablation(stages: tuple[StageRecipe, ...], out: Path) -> int:
+    """Print what the stages brought; return how many episodes are owed."""
     from vital_eval.leaderboards.tables import interval, p_text, percent, points
     from vital_eval.training.ablation import ablation
 
+    found = ablation(stages, out)
     rows = [
         (
             row.name,
             row.mode.value,
-            percent(row.score.value),
-            interval(row.score.low, row.score.high),
-            f"{row.score.n} in {row.score.clusters}",
+            "incomplete" if row.score is None else percent(row.score.value),
+            "-" if row.score is None else interval(row.score.low, row.score.high),
+            "-" if row.score is None else f"{row.score.n} in {row.score.clusters}",
             row.against or "-",
             "-" if row.difference is None else points(row.difference),
             "-" if row.difference is None else interval(row.difference.low, row.difference.high),
             p_text(row.p),
         )
-        for row in ablation(stages, out)
+        for row in found
     ]
     head = ("checkpoint", "mode", "score", "95 %", "n", "against", "difference", "95 %", "p")
     say(table(head, rows))
@@ -182,11 +209,13 @@ def _say_ablation(stages: tuple[StageRecipe, ...], out: Path, limit: int | None)
         "\nscore: mean of the headline metrics over the benchmarks, in percent, each benchmark with equal weight\n"
         "n: samples in videos; intervals are clustered by video, those of differences not cut to [-100, 100]"
     )
-    if limit is not None:
-        say(f"limited to {limit} samples a benchmark: a trial, not a result")
+    for note in dict.fromkeys(note for row in found for note in row.notes):
+        say(note)
+    return sum(row.owed for row in found)
 
 
 def _circumstances(args: argparse.Namespace, chosen: Recipe, base: Path, device: str) -> Circumstances:
+    from vital_eval.registry import Registries
     from vital_eval.training.pipeline import Circumstances
     from vital_eval.training.scoring import Benchmarks
 
@@ -194,14 +223,16 @@ def _circumstances(args: argparse.Namespace, chosen: Recipe, base: Path, device:
     tasks = tuple(name for name in args.tasks.split(",") if name)
     preset = "vital"
     if chosen.name in _NANO:
-        records, questions = _NANO[chosen.name]
+        from vital_eval.nano.formats import TASKS
+
         preset = "nano"
-        data = data or _nano_data(args.out / "data", args.seed, records)
+        data = data or args.out / _DATA
         if data_root is None:
-            data_root, named = _nano_world(args.out / "world", questions)
-            tasks = tasks or named
+            data_root, tasks = args.out / _WORLD, tasks or TASKS
     if data_root is not None and not tasks:
         raise VitalError("--tasks is missing", "name the benchmarks below --data-root to score on")
+    for name in tasks:
+        Registries().tasks.require(name)
     benchmarks = None if data_root is None else Benchmarks(data_root, tasks, preset, args.limit)
     return Circumstances(
         base,
@@ -216,7 +247,18 @@ def _circumstances(args: argparse.Namespace, chosen: Recipe, base: Path, device:
     )
 
 
-def _nano_data(folder: Path, seed: int, records: int) -> Path:
+def _write_nano(args: argparse.Namespace, where: Circumstances, name: str) -> None:
+    """Write nano's training records and its held-out world, where none are given, once: the plan says which."""
+    from vital_eval.nano.once import write_world_once
+
+    records, questions = _NANO[name]
+    if args.data is None:
+        _write_nano_data(where.data, args.seed, records)
+    if args.data_root is None:
+        write_world_once(args.out / _WORLD, _HELD_OUT_SEED, questions)
+
+
+def _write_nano_data(folder: Path, seed: int, records: int) -> None:
     """Write nano's training records once; a marker, written last, says they are whole."""
     from vital_eval.atomic import write_atomically
     from vital_eval.training.nano_mtvr import write_nano_mtvr
@@ -227,21 +269,11 @@ def _nano_data(folder: Path, seed: int, records: int) -> Path:
         counts = write_nano_mtvr(folder, seed, records)
         complain(f"wrote {sum(counts.records.values())} training records about {counts.videos} videos into {folder}")
         write_atomically(marker, "")
-    return folder
-
-
-def _nano_world(folder: Path, questions: int) -> tuple[Path, tuple[str, ...]]:
-    """Write the held-out world once."""
-    from vital_eval.nano.formats import TASKS
-    from vital_eval.nano.once import write_world_once
-
-    return write_world_once(folder, _HELD_OUT_SEED, questions), TASKS
 
 
 def _show(chosen: Recipe, stages: tuple[StageRecipe, ...], data: Path | None) -> None:
     from vital_eval.training.estimate import estimate_stage
     from vital_eval.training.recipes import describe, describe_base
-    from vital_eval.training.stage_records import read_stage
 
     say(f"recipe {chosen.name}: {chosen.purpose}")
     say(f"{chosen.parameters:.3g} parameters; needs {chosen.hardware}")
@@ -249,7 +281,7 @@ def _show(chosen: Recipe, stages: tuple[StageRecipe, ...], data: Path | None) ->
     say(table(("stage", "starts from", "data", "method", "asked"), describe(stages)))
     rows = []
     for stage in stages:
-        records = _documented(stage) if data is None else len(read_stage(stage, data))
+        records = _documented(stage) if data is None else _count(stage, data)
         counted = "-" if records is None else f"{records}{'' if data else ' (documented)'}"
         if records is None and not stage.train.steps:
             rows.append((stage.name, counted, "-", "-", "-", "-"))
@@ -276,6 +308,16 @@ def _show(chosen: Recipe, stages: tuple[StageRecipe, ...], data: Path | None) ->
         say(f"records: the recipe writes its own, {_NANO[chosen.name][0]} a file; with --data they are counted")
     elif data is None:
         say("records: MTVR's documented counts, - where a file's count is not documented; with --data they are counted")
+
+
+def _count(stage: StageRecipe, data: Path) -> int:
+    """Return how many sound records a stage has; say what is left out."""
+    from vital_eval.training.stage_records import read_stage
+
+    found = read_stage(stage, data)
+    for note in found.notes:
+        complain(f"{stage.name}: {note}")
+    return len(found.records)
 
 
 def _documented(stage: StageRecipe) -> int | None:

@@ -58,7 +58,7 @@ def load_engine(
         CheckpointError: see :func:`vital_eval.engines.checkpoint.open_checkpoint`.
     """
     opened = open_checkpoint(checkpoint)
-    place = _device(device)
+    place = require_device(device)
     number_type = _dtype(dtype, place)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -127,6 +127,8 @@ class HFEngine:
         batch_size: int,
         cache_bytes: int,
     ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"a batch of {batch_size} conversations never ends")
         self._checkpoint = checkpoint
         self._model = model
         self._tokenizer = tokenizer
@@ -322,7 +324,15 @@ class HFEngine:
         return self._vocabulary.decode(ids)
 
 
-def _device(name: str) -> torch.device:
+def require_device(name: str) -> torch.device:
+    """Return the device of a name.
+
+    Args:
+        name: as for :func:`load_engine`.
+
+    Raises:
+        CheckpointError: if there is no such device here.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
