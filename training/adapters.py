@@ -130,13 +130,14 @@ def set_trained(model: PreTrainedModel, names: Iterable[str]) -> None:
             parameter.grad = None
 
 
-def require_float32(model: PreTrainedModel, stage: str) -> None:
-    """Refuse to train weights of another type.
+def require_full_precision(model: PreTrainedModel, stage: str) -> None:
+    """Refuse to train weights of a type in which small steps vanish; float64 is for tests that want no rounding.
 
     Raises:
         VitalError: naming the first one.
     """
-    wrong = [name for name, p in model.named_parameters() if p.requires_grad and p.dtype != torch.float32]
+    fine = (torch.float32, torch.float64)
+    wrong = [name for name, p in model.named_parameters() if p.requires_grad and p.dtype not in fine]
     if wrong:
         raise VitalError(
             f"stage {stage}: {wrong[0]} and {len(wrong) - 1} others are not float32",

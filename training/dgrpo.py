@@ -25,7 +25,7 @@ from vital_eval.errors import VitalError
 from vital_eval.protocol import Mode, Protocol
 from vital_eval.toolbox import Tool
 
-from .adapters import freeze_vision, require_float32
+from .adapters import freeze_vision, require_full_precision
 from .advantages import Difficulty, group_advantages, informative
 from .collate import Batch, collate
 from .interrupts import interruptible
@@ -218,7 +218,7 @@ async def train_dgrpo(
         raise VitalError(f"stage {stage.name} has no problems to train on", "check the data and its filters")
     if stage.loss.kl and policy.reference is None:
         raise ValueError("a KL term needs a reference")
-    require_float32(policy.model, stage.name)
+    require_full_precision(policy.model, stage.name)
     together = processes or Processes()
     if stage.freeze_vision:
         freeze_vision(policy.model)

@@ -229,9 +229,8 @@ def _trained_already(work: _Work, folder: Path, where: Circumstances) -> bool:
 
 async def _train(work: _Work, folder: Path, training: _Training) -> None:
     where, together, stage = training.where, training.together, work.stage
-    for note in dict.fromkeys(
-        note for found in (work.records, *(r for _, r in work.rehearsed)) for note in found.notes
-    ):
+    notes = [*work.records.notes, *(note for _, found in work.rehearsed for note in found.notes)]
+    for note in dict.fromkeys(notes):  # a file may be read for several of them
         training.report(f"{stage.name}: {note}")
     folder.mkdir(parents=True, exist_ok=True)
     # Small steps vanish in bfloat16 weights, so what is trained is kept in float32.

@@ -25,7 +25,7 @@ from vital_eval.engines.encode import Encoded, Encoder
 from vital_eval.errors import DataError, VitalError
 from vital_eval.protocol import Protocol
 
-from .adapters import LoraSettings, add_lora, freeze_vision, require_float32, set_trained, trained_names
+from .adapters import LoraSettings, add_lora, freeze_vision, require_full_precision, set_trained, trained_names
 from .collate import collate, drop_pixels, micro_batches, token_losses
 from .order import epoch_places
 from .processes import Processes, fingerprint
@@ -438,7 +438,7 @@ def _prepared(model: PreTrainedModel, stage: SftStage, seed: int) -> Iterator[No
             freeze_vision(model)
         if stage.lora is not None:
             adapters = add_lora(model, stage.lora, seed)
-        require_float32(model, stage.name)
+        require_full_precision(model, stage.name)
         if stage.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         yield

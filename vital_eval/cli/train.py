@@ -93,12 +93,16 @@ def execute(args: argparse.Namespace) -> int:
         for option in ("checkpoint", "data"):
             if getattr(args, option) is None:
                 raise VitalError(f"--{option} is missing", f"recipe {chosen.name} brings none of its own")
-    rollout_engine = _rollout_engine(args, stages)
+    return _train(args, chosen, stages)
+
+
+def _train(args: argparse.Namespace, chosen: Recipe, stages: tuple[StageRecipe, ...]) -> int:
     from vital_eval.engines.hf import require_device
     from vital_eval.folder_lock import locked
     from vital_eval.training.pipeline import write_plan
     from vital_eval.training.processes import joined, local_device
 
+    rollout_engine = _rollout_engine(args, stages)
     require_device(args.device)
     # Each of several processes gets a GPU of its own, if there are any.
     device = local_device() if args.device in ("auto", "cuda") else args.device
