@@ -105,7 +105,8 @@ async def peer(video: Path, plugin: Path, seconds: float) -> list[Seen]:
 
 async def ours(video: Path, plugin: Path, seconds: float, store: StoreSettings | None) -> list[Seen]:
     """Share what is decoded."""
-    async with Library(WORKERS, 600, FACTOR, (plugin,), cache_bytes=4 * 2**30, store=store) as library:
+    workers = DecodeWorkers(WORKERS, 600, (plugin,), store)
+    async with Library(workers, FACTOR, cache_bytes=4 * 2**30) as library:
         shelf = library.shelf(video.parent, "counting")
         shelf.hold(video.name)
         await shelf.prefetch(video.name, VIEW)

@@ -18,7 +18,7 @@ from vital_eval.footage import Library, Videos
 from vital_eval.protocol import View
 from vital_eval.span import Span
 from vital_eval.video.video_reader import Extent
-from vital_eval.video.worker import Ticket
+from vital_eval.video.worker import DecodeWorkers, Ticket
 
 VIEW = View(fps=2.0, max_frames=8, min_pixels=784, max_pixels=4096, clock=False)
 BYTES = 32 * 32 * 3
@@ -236,7 +236,7 @@ def test_tasks_with_the_same_folder_share_clips_and_processes(tmp_path: Path) ->
     link.symlink_to(folder)
 
     async def go() -> None:
-        async with Library(1, 60.0, 32) as library:
+        async with Library(DecodeWorkers(1, 60.0), 32) as library:
             shelf = library.shelf(folder, "pyav")
             assert library.shelf(link, "pyav") is shelf
             clip = await shelf.read("V0.mp4", None, VIEW)

@@ -144,30 +144,18 @@ class _Owner:
 
 
 class Library(_Owner):
-    """The videos of a whole run: one set of decoding processes, which start on first use, and one cache of clips.
+    """The videos of a whole run: one set of decoding processes and one cache of clips.
 
     An async context manager, for one event loop.
 
     Args:
-        workers: decoding processes.
-        timeout_s: longest time one read may take.
+        workers: decoding processes; they are closed with the library.
         spatial_factor: what the engine asks of frame sizes.
-        plugins: plugin files that decoders may come from.
         cache_bytes: clips that are kept, see :class:`~vital_eval.video.clip_cache.ClipCache`.
-        store: where decoded frames are kept on disk, ``None`` keeps none.
     """
 
-    def __init__(
-        self,
-        workers: int,
-        timeout_s: float,
-        spatial_factor: int,
-        plugins: tuple[Path, ...] = (),
-        *,
-        cache_bytes: int = CACHE_BYTES,
-        store: StoreSettings | None = None,
-    ) -> None:
-        self._workers = DecodeWorkers(workers, timeout_s, plugins, store)
+    def __init__(self, workers: DecodeWorkers, spatial_factor: int, *, cache_bytes: int = CACHE_BYTES) -> None:
+        self._workers = workers
         self._cache = ClipCache(cache_bytes)
         self._spatial_factor = spatial_factor
         self._shelves: dict[tuple[Path, str], Shelf] = {}

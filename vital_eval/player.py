@@ -103,12 +103,7 @@ class Player:
     def __init__(self, engine: Engine, settings: Settings, library: Library | None = None) -> None:
         self._engine = engine
         self._library: Library = library or footage.Library(
-            settings.decode_workers,
-            settings.decode_seconds,
-            engine.info.geometry.spatial_factor,
-            settings.plugins,
-            cache_bytes=settings.cache_bytes,
-            store=settings.frame_store,
+            settings.make_workers(), engine.info.geometry.spatial_factor, cache_bytes=settings.cache_bytes
         )
         # Grading is anyone's code, so it stays off the event loop; one thread, because no task promises to stand two.
         self._grader = ThreadPoolExecutor(1, thread_name_prefix="grade")

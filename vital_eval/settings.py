@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vital_eval.video.frame_store import StoreSettings
+    from vital_eval.video.worker import DecodeWorkers
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +34,9 @@ class Settings:
     frame_store: StoreSettings | None = None
     failures_in_a_row: int = 20
     plugins: tuple[Path, ...] = ()
+
+    def make_workers(self) -> DecodeWorkers:
+        """Return the decoding processes of a run; they start with their first calls, or when they are told to."""
+        from vital_eval.video.worker import DecodeWorkers
+
+        return DecodeWorkers(self.decode_workers, self.decode_seconds, self.plugins, self.frame_store)

@@ -319,3 +319,15 @@ def test_one_set_of_workers_serves_several_folders_and_decoders(folder: Path, go
     (tmp_path / "pid.mp4").touch()
     with DecodeWorkers(1, 60, (folder / "plugin.py",)) as workers:
         asyncio.run(run())
+
+
+def test_workers_that_are_started_early_are_those_that_read(folder: Path, good: str) -> None:
+    before = {child.pid for child in multiprocessing.active_children()}
+    with DecodeWorkers(2, 60.0) as workers:
+        workers.start()
+        early = {child.pid for child in multiprocessing.active_children()} - before
+        assert len(early) == 2
+        reader = workers.reader(folder, "pyav")
+        assert asyncio.run(reader.extent(good)).last_frame > 0
+        assert {child.pid for child in multiprocessing.active_children()} - before == early
+    assert not early & {child.pid for child in multiprocessing.active_children()}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from vital_eval.baseline_estimates import baseline_tasks, estimate_baselines
 from vital_eval.cli.output import EXIT_INTERRUPTED, EXIT_OWED, complain, figure_text, say, table
 from vital_eval.errors import RunLogError
+from vital_eval.footage import Library
 from vital_eval.manifest import MANIFEST_NAME, differing, read_manifest
 from vital_eval.plan import RunPlan, make_manifest
 from vital_eval.progress import Bar, Lines, Reporter, Tally
@@ -22,6 +23,7 @@ from vital_eval.summary import CellSummary, Summary, summarise, write_summary
 
 if TYPE_CHECKING:
     from vital_eval.engine import Engine, EngineInfo
+    from vital_eval.video.worker import DecodeWorkers
 
 _T = TypeVar("_T")
 
@@ -42,7 +44,9 @@ class Players(Protocol):
         ...
 
 
-def carry_out(plan: RunPlan, engine: Engine, out: Path, settings: Settings, label: str = "") -> int:
+def carry_out(
+    plan: RunPlan, engine: Engine, out: Path, settings: Settings, workers: DecodeWorkers, label: str = ""
+) -> int:
     """Play what is owed with one engine in this process; see :func:`carry_out_with`.
 
     Args:
@@ -50,9 +54,10 @@ def carry_out(plan: RunPlan, engine: Engine, out: Path, settings: Settings, labe
         engine: runs the model; it is closed at the end.
         out: run folder, new or to be resumed.
         settings: how the run is carried out.
+        workers: decode its videos; they are closed at the end.
         label: the checkpoint's name in tables, the engine's own if empty.
     """
-    return carry_out_with(plan, _Alone(plan, engine, settings), out, label)
+    return carry_out_with(plan, _Alone(plan, engine, settings, workers), out, label)
 
 
 def carry_out_with(plan: RunPlan, players: Players, out: Path, label: str = "") -> int:
@@ -124,17 +129,20 @@ def check_folder(plan: RunPlan, out: Path, label: str) -> None:
 class _Alone:
     """One engine in this process."""
 
-    def __init__(self, plan: RunPlan, engine: Engine, settings: Settings) -> None:
-        self._plan, self._engine, self._settings = plan, engine, settings
+    def __init__(self, plan: RunPlan, engine: Engine, settings: Settings, workers: DecodeWorkers) -> None:
+        self._plan, self._engine, self._settings, self._workers = plan, engine, settings, workers
 
     async def open(self) -> EngineInfo:
         return self._engine.info
 
     async def play(self, log: RunLog, reporter: Reporter) -> Tally:
-        return await run(self._plan, self._engine, log, self._settings, reporter)
+        factor, kept = self._engine.info.geometry.spatial_factor, self._settings.cache_bytes
+        library = Library(self._workers, factor, cache_bytes=kept)
+        return await run(self._plan, self._engine, log, self._settings, reporter, library)
 
     async def close(self) -> None:
         await self._engine.close()
+        await asyncio.to_thread(self._workers.close)
 
 
 async def _stoppable(work: Awaitable[_T]) -> _T:

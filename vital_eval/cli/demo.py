@@ -57,10 +57,13 @@ def execute(args: argparse.Namespace) -> int:
     with as_file(files("vital_eval.nano") / "checkpoint") as checkpoint:
         if not (checkpoint / "config.json").is_file():
             raise CheckpointError(f"the packaged checkpoint {checkpoint} is missing", "reinstall vital-eval")
-        engine = registries.engines.load("hf")(checkpoint, "auto", "auto", BATCH_SIZE)
-        # Another checkpoint is another run, and must not be refused as one that cannot be resumed.
-        run = args.out / f"run-{engine.info.fingerprint[:8]}"
-        status = carry_out(plan, engine, run, Settings(concurrency=2 * BATCH_SIZE), "vital-nano")
+        settings = Settings(concurrency=2 * BATCH_SIZE)
+        with settings.make_workers() as workers:
+            workers.start()
+            engine = registries.engines.load("hf")(checkpoint, "auto", "auto", BATCH_SIZE)
+            # Another checkpoint is another run, and must not be refused as one that cannot be resumed.
+            run = args.out / f"run-{engine.info.fingerprint[:8]}"
+            status = carry_out(plan, engine, run, settings, workers, "vital-nano")
     if status:
         return status
     say()

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from vital_eval.conversation import Conversation
     from vital_eval.plan import RunPlan
     from vital_eval.registry import Registries
+    from vital_eval.settings import Settings
+    from vital_eval.video.worker import DecodeWorkers
 
 #: ``--show`` prints frame times only, so any frame size will do; no model is loaded.
 _ANY_FACTOR = 32
@@ -44,22 +46,14 @@ def execute(args: argparse.Namespace) -> int:
     check_ray_options(options)
     registries = Registries(tuple(options.plugin))
     registries.engines.require(options.engine)
-    plan = plan_run(options, registries)
     if options.dry_run:
-        _print_plan(plan)
+        _print_plan(plan_run(options, registries))
         return 0
     if options.show:
-        asyncio.run(_show(plan, options.show, tuple(options.plugin)))
+        asyncio.run(_show(plan_run(options, registries), options.show, tuple(options.plugin)))
         return 0
-    if options.checkpoint is None and options.base_url is None:
-        raise VitalError("--checkpoint is missing", "give the folder of a checkpoint")
-    # The model comes last: every cheap mistake has been found by now.
-    from vital_eval.cli.carry_out import carry_out, carry_out_with, check_folder
-    from vital_eval.cli.engine_options import server_options, with_options
-    from vital_eval.runner import Settings
+    from vital_eval.settings import Settings
 
-    check_folder(plan, options.out, options.label)
-    texts = [*options.engine_option, *server_options(options.base_url, options.model, options.transport)]
     settings = Settings(
         concurrency=options.concurrency or 2 * options.batch_size,
         decode_workers=options.decode_workers,
@@ -67,11 +61,27 @@ def execute(args: argparse.Namespace) -> int:
         frame_store=frame_store(options),
         plugins=tuple(options.plugin),
     )
+    with settings.make_workers() as workers:
+        if options.ray is None:
+            workers.start()  # their libraries are read while the annotations and the model are
+        return _carry_out(options, registries, settings, workers)
+
+
+def _carry_out(options: argparse.Namespace, registries: Registries, settings: Settings, workers: DecodeWorkers) -> int:
+    plan = plan_run(options, registries)
+    if options.checkpoint is None and options.base_url is None:
+        raise VitalError("--checkpoint is missing", "give the folder of a checkpoint")
+    # The model comes last: every cheap mistake has been found by now.
+    from vital_eval.cli.carry_out import carry_out, carry_out_with, check_folder
+    from vital_eval.cli.engine_options import server_options, with_options
+
+    check_folder(plan, options.out, options.label)
+    texts = [*options.engine_option, *server_options(options.base_url, options.model, options.transport)]
     if options.ray is not None:
         return carry_out_with(plan, ray_crew(options, plan, settings, texts), options.out, options.label)
     factory = with_options(registries.engines.load(options.engine), options.engine, texts)
     engine = factory(options.checkpoint, options.device, options.dtype, options.batch_size)
-    return carry_out(plan, engine, options.out, settings, options.label)
+    return carry_out(plan, engine, options.out, settings, workers, options.label)
 
 
 def plan_run(options: argparse.Namespace, registries: Registries) -> RunPlan:

@@ -119,6 +119,11 @@ class DecodeWorkers:
             local = VideoReader(folder, self._decoders.load(decoder_name)(), self._store)
         return ClipReader(_Place(folder, decoder_name), self, local)
 
+    def start(self) -> None:
+        """Start the workers now, not with their first calls: they load their libraries while the caller does."""
+        for child in self._children:
+            child.start()
+
     def close(self) -> None:
         """End the workers and wait for them to be gone. Calls under way fail; closing twice is fine.
 
@@ -332,6 +337,11 @@ class _Child:
             raise MediaError("decoder-crashed", f"the decoder of {video} ended with {_describe(status)}") from error
         self._stop()
         raise MediaError("timeout", f"{video} took more than {timeout_s:g} s to decode")
+
+    def start(self) -> None:
+        """Start the child if it never was; before the first call only."""
+        if self._process is None:
+            self._start()
 
     def hang_up(self) -> None:
         """Tell the child, which is idle, that nothing more will come, and start no other."""
