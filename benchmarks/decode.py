@@ -396,7 +396,7 @@ def main() -> None:
     """Write the videos, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="short videos and few frames")
-    parser.add_argument("--rows", nargs="*", default=[], help="words; rows that hold none of them are left out")
+    parser.add_argument("--rows", nargs="*", default=[], help="words; only rows that hold all of them")
     parser.add_argument("--peers", nargs="*", default=[], help="words; peers that hold none of them are left out")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where videos are kept for the next time")
