@@ -194,7 +194,7 @@ def _by_task(run: str, sides: Sequence[Side], mode: Mode) -> dict[str, list[Side
             found.setdefault(side.entry.task, []).append(side)
     if not found:
         held = ", ".join(_held(sides)) or "nothing"
-        raise RunLogError(f"run {run} holds no mode {mode}", f"it holds {held}")
+        raise RunLogError(f"run {run} holds no mode {mode}", f"it holds {held}; name them with --modes or RUN@MODE")
     return found
 
 

@@ -18,9 +18,10 @@ from vital_eval.trajectory import Trajectory
 
 #: What a reader of the figures would look for and will not find, each with what stands in for it.
 NOT_RECORDED = (
-    "decoding and waiting for a decoder, apart: 'decode' and 'tool' hold both",
-    "which machine an episode was played on: of a run in shards the whole counts an engine as busy if any of them was; "
-    "profile the shards one by one",
+    "what decoding took apart from waiting for a decoder: 'decode' and 'tool' hold both; videos that were decoded "
+    "ahead show up in neither",
+    "which machine an episode was played on: a run merged from parts, or with several workers, counts as busy while "
+    "any of its engines was; profile parts one by one",
 )
 
 #: What the wall-clock time is where all episodes say when they began.

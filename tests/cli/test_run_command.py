@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -64,6 +65,13 @@ def test_a_run_from_start_to_summary(world: Path, capsys: pytest.CaptureFixture[
     assert main(run_arguments(world, out)) == 0
     assert (out / "summary.json").read_bytes() == before
     assert lines_of(out) == 32
+
+
+def test_a_run_says_what_its_frame_store_was_good_for(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = world / "kept"
+    for name, expected in (("one", r"\d+ clips taken, [1-9]\d* decoded"), ("two", r"[1-9]\d* clips taken, 0 decoded")):
+        assert main(run_arguments(world, world / name, "--modes", "tool", "--frame-store", str(store))) == 0
+        assert re.search(f"frame store {store}: {expected}", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
@@ -328,9 +336,9 @@ def test_memory_and_frame_store_reach_the_settings(world: Path, monkeypatch: pyt
     monkeypatch.chdir(world)
     arguments = run_arguments(world, world / "run")
     assert main(arguments) == 0
-    assert main([*arguments, "--cache-gb", "0.5", "--frame-store", "frames", "--frame-store-gb", "2"]) == 0
+    assert main([*arguments, "--cache-gib", "0.5", "--frame-store", "frames", "--frame-store-gib", "2"]) == 0
     config = world / "run.toml"
-    config.write_text('cache-gb = 1.5\nframe-store = "kept"\n')
+    config.write_text('cache-gib = 1.5\nframe-store = "kept"\n')
     assert main([*arguments, "--config", str(config)]) == 0
     plain, given, filed = seen
     assert (plain.cache_bytes, plain.frame_store) == (4 * 2**30, None)
@@ -338,7 +346,7 @@ def test_memory_and_frame_store_reach_the_settings(world: Path, monkeypatch: pyt
     assert (filed.cache_bytes, filed.frame_store) == (3 * 2**29, StoreSettings(world / "kept", 100 * 2**30))
 
 
-@pytest.mark.parametrize("option", ["--cache-gb", "--frame-store-gb"])
+@pytest.mark.parametrize("option", ["--cache-gib", "--frame-store-gib"])
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "much", ""])
 def test_a_size_that_is_none_is_one_clear_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, value: str

@@ -22,14 +22,14 @@ import pytest
 from numpy.typing import NDArray
 
 from vital_eval.clip import Clip
-from vital_eval.errors import VitalError
+from vital_eval.errors import MediaError, VitalError
 from vital_eval.protocol import View
 from vital_eval.registry import Registries
 from vital_eval.span import Span
 from vital_eval.video import content_hash, frame_store, video_reader
 from vital_eval.video.content_hash import ContentHashes
 from vital_eval.video.decoder import VideoInfo
-from vital_eval.video.frame_store import Entry, FrameStore, StoreSettings
+from vital_eval.video.frame_store import Entry, FrameStore, StoreSettings, StoreUse
 from vital_eval.video.pyav_decoder import PyAVDecoder
 from vital_eval.video.source import ClipSource
 from vital_eval.video.video_reader import Store, VideoReader, recipe_of
@@ -327,6 +327,22 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: py
     assert "No space left" in told[0]
     assert total(tmp_path) == 0
     assert store.get(key(1)) is None
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_the_store_was_good_for_is_counted(folder: Path, workers: int) -> None:
+    settings = StoreSettings(folder.parent / "store", GIB)
+
+    async def run(used: DecodeWorkers) -> None:
+        reader = used.reader(folder, "pyav")
+        await asyncio.gather(*(reader.read("v.mp4", span, VIEW, 32) for span in (None, SPAN)))
+        with pytest.raises(MediaError):
+            await reader.read("missing.mp4", None, VIEW, 32)
+
+    for expected in (StoreUse(taken=0, decoded=2), StoreUse(taken=2, decoded=0)):
+        with DecodeWorkers(workers, 60, store=settings) as used:
+            asyncio.run(run(used))
+        assert used.store_use == expected
 
 
 def test_the_same_trouble_is_told_once_by_all_workers(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

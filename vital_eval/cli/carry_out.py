@@ -57,7 +57,11 @@ def carry_out(
         workers: decode its videos; they are closed at the end.
         label: the checkpoint's name in tables, the engine's own if empty.
     """
-    return carry_out_with(plan, _Alone(plan, engine, settings, workers), out, label)
+    status = carry_out_with(plan, _Alone(plan, engine, settings, workers), out, label)
+    if settings.frame_store is not None:
+        use = workers.store_use
+        say(f"frame store {settings.frame_store.folder}: {use.taken:,} clips taken, {use.decoded:,} decoded")
+    return status
 
 
 def carry_out_with(plan: RunPlan, players: Players, out: Path, label: str = "") -> int:

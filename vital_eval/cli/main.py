@@ -61,7 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         parser, commands = _parser(arguments)
-        args = parser.parse_args(arguments)
+        args, unknown = parser.parse_known_args(arguments)
+        if unknown:
+            complain(f"error: unknown arguments: {' '.join(unknown)}; see `vital-eval {args.command} --help`")
+            raise SystemExit(EXIT_USAGE)
         status = commands[args.command].execute(args)
         if sys.stdout is not None:
             sys.stdout.flush()  # here a reader that is gone can still be told from an error

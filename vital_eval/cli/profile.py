@@ -94,7 +94,7 @@ def _print_whole(whole: Profile, rates: Rates | None) -> None:
     )
     say(f"  ({rates.wall_clock})")
     if rates.pause_seconds is not None and rates.pause_seconds >= 1:
-        say(f"  pauses left out: {_long(rates.pause_seconds)}")
+        say(f"  pauses left out, between resumes or between parts: {_long(rates.pause_seconds)}")
     under_way = f"on average {rates.episodes_under_way:.1f} episodes under way, {rates.requests_under_way:.1f} "
     if rates.engine_busy is None:
         say(f"{under_way}of them with the engine")

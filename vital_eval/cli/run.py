@@ -57,7 +57,7 @@ def execute(args: argparse.Namespace) -> int:
     settings = Settings(
         concurrency=options.concurrency or 2 * options.batch_size,
         decode_workers=options.decode_workers,
-        cache_bytes=int(options.cache_gb * 2**30),
+        cache_bytes=int(options.cache_gib * 2**30),
         frame_store=frame_store(options),
         plugins=tuple(options.plugin),
     )

@@ -32,8 +32,8 @@ _DEFAULTS: dict[str, Any] = {
     "dtype": "auto",
     "batch_size": 8,
     "decode_workers": 2,
-    "cache_gb": 4.0,
-    "frame_store_gb": 100.0,
+    "cache_gib": 4.0,
+    "frame_store_gib": 100.0,
     "protocol": [],
     "plugin": [],
     "subtitles": False,
@@ -66,26 +66,28 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, metavar="DIR", help="run folder, new or to be resumed")
     add("--label", metavar="TEXT", help="name of the checkpoint in tables")
     add("--limit", type=positive, metavar="K", help="K samples per task, always the same ones; the run is marked")
-    add("--shard", type=_shard, metavar="I/N", help="one of N parts of every task")
+    add("--shard", type=_shard, metavar="I/N", help="one of N parts of every task; `vital-eval merge` joins them")
     add("--attempts", type=positive, metavar="K", help="answers per sample; needs a temperature above 0")
     add("--engine", metavar="NAME", help="engine by name: hf (default), openai, vllm, or a plugin's")
     add("--base-url", metavar="URL", help="of openai: the server, as http://localhost:8000/v1; no --checkpoint")
     add("--model", metavar="NAME", help="of openai: the model's name there, if it has several")
-    add("--transport", metavar="NAME", help="of openai: mp4-rgb (default), video-jpeg or images, all without loss")
+    add("--transport", metavar="NAME", help="of openai: mp4-rgb (default), video-jpeg or images; see docs/server.md")
     add(
         "--engine-option",
         action="append",
         metavar="NAME=VALUE",
-        help="an option of the engine's own, such as tensor_parallel=2 of vllm (again for more)",
+        help="an option of the engine's own, such as tensor_parallel=2 of vllm (again for more; docs/engines.md)",
     )
     add("--device", help="torch device (default: auto)")
     add("--dtype", help="of the weights: auto (default), bfloat16, float16, float32")
-    add("--batch-size", type=positive, metavar="N", help="turns the engine writes together (default: 8)")
-    add("--concurrency", type=positive, metavar="N", help="episodes under way (default: twice the batch size)")
-    add("--decode-workers", type=positive, metavar="N", help="decoding processes (default: 2)")
-    add("--cache-gb", type=_gigabytes, metavar="G", help="decoded clips kept in memory, in GB of 2^30 (default: 4)")
+    add("--batch-size", type=positive, metavar="N", help="turns an engine writes together (default: 8; a GPU wants 64)")
+    add(
+        "--concurrency", type=positive, metavar="N", help="episodes under way an engine (default: twice the batch size)"
+    )
+    add("--decode-workers", type=positive, metavar="N", help="decoding processes beside each engine (default: 2)")
+    add("--cache-gib", type=_gigabytes, metavar="G", help="decoded clips kept in memory (default: 4)")
     add("--frame-store", type=Path, metavar="DIR", help="keep decoded frames there for later runs (default: nowhere)")
-    add("--frame-store-gb", type=_gigabytes, metavar="G", help="size the store never exceeds (default: 100)")
+    add("--frame-store-gib", type=_gigabytes, metavar="G", help="size the store never exceeds (default: 100)")
     add("--ray", metavar="ADDRESS", help="spread the run: local (this machine), auto or host:port (a Ray cluster)")
     add("--ray-workers", type=positive, metavar="N", help="workers at a time (default: as many as fit)")
     add("--ray-gpus", type=_share, metavar="G", help="GPUs of a worker (default: 1 if there are any)")
@@ -168,7 +170,7 @@ def frame_store(options: argparse.Namespace) -> StoreSettings | None:
         return None
     from vital_eval.video.frame_store import StoreSettings
 
-    return StoreSettings(options.frame_store.absolute(), max(1, int(options.frame_store_gb * 2**30)))
+    return StoreSettings(options.frame_store.absolute(), max(1, int(options.frame_store_gib * 2**30)))
 
 
 def read_protocol(path: Path) -> Protocol:

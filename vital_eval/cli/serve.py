@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+from vital_eval.cli.option_types import positive
 from vital_eval.cli.output import complain, say
 from vital_eval.errors import VitalError
 
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--port", type=_port, default=8000, metavar="N", help="0 takes a free one (default: 8000)")
     add("--device", default="auto", help="torch device (default: auto)")
     add("--dtype", default="auto", help="of the weights: auto (default), bfloat16, float16, float32")
-    add("--batch-size", type=_count, default=8, metavar="N", help="turns written together (default: 8)")
+    add("--batch-size", type=positive, default=8, metavar="N", help="turns written together (default: 8)")
     add(
         "--cache-gib",
         type=_size,
@@ -90,9 +91,3 @@ def _size(text: str) -> float:
     if not 0 <= size <= 1e6:
         raise argparse.ArgumentTypeError(f"{text!r:.40} is not a number of GiB")
     return size
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 4096:
-        raise argparse.ArgumentTypeError("must be a whole number from 1")
-    return int(text)

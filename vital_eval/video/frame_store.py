@@ -57,6 +57,19 @@ class StoreSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreUse:
+    """What a store was good for.
+
+    Attributes:
+        taken: clips that were taken from it.
+        decoded: clips that it did not hold.
+    """
+
+    taken: int = 0
+    decoded: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """What is kept under one key.
 

@@ -32,6 +32,7 @@ from vital_eval.video.source import ClipSource
 
 #: Form of what is kept; to be raised when the meaning of an entry changes, code that makes pixels apart.
 _STORE_VERSION = 1
+_CLIP = "clip"
 #: Whose versions may move a pixel or a time.
 _PACKAGES = ("av", "decord", "numpy", "pillow", "torchcodec")
 
@@ -67,9 +68,13 @@ class Store:
     Args:
         settings: where, and how much.
         tell: is given one line about a fault of the store, possibly many times.
+        count: is told of every clip whether it was taken from the store.
     """
 
-    def __init__(self, settings: StoreSettings, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, settings: StoreSettings, tell: Callable[[str], None], count: Callable[[bool], None] = lambda taken: None
+    ) -> None:
+        self.count = count
         self.frames = FrameStore(settings, tell)
         self.writer = StoreWriter(self.frames)
         self.hashes = ContentHashes(settings.folder / "hashes")
@@ -120,7 +125,7 @@ class VideoReader:
             MediaError: as there.
         """
         asked = None if span is None else [span.start, span.end]
-        recipe = {"kind": "clip", "span": asked, "view": dataclasses.asdict(view), "factor": spatial_factor}
+        recipe = {"kind": _CLIP, "span": asked, "view": dataclasses.asdict(view), "factor": spatial_factor}
         read = partial(self._source.read, video, span, view, spatial_factor)
         return self._kept(video, recipe, read, _clip_entry, _clip)
 
@@ -149,11 +154,11 @@ class VideoReader:
             return make()
         key = _key({"version": _STORE_VERSION, "video": content, **self._recipe, **recipe})
         entry = store.frames.get(key)
-        if entry is not None:
-            return unpack(entry)
-        made = make()
+        made = make() if entry is None else unpack(entry)
+        if recipe["kind"] == _CLIP:
+            store.count(entry is not None)
         # A file that was replaced while it was decoded must not leave its frames under the old one's name.
-        if _content(store.hashes, path) == content:
+        if entry is None and _content(store.hashes, path) == content:
             store.writer.put(key, pack(made))
         return made
 

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from vital_eval.clip import Clip
 from vital_eval.errors import MediaError, VitalError
 from vital_eval.registry import Registries
+from vital_eval.video.frame_store import StoreUse
 from vital_eval.video.handover import Handed, hand_over, lock_frames, take_over
 from vital_eval.video.video_reader import Extent, Store, VideoReader
 
@@ -94,8 +95,9 @@ class DecodeWorkers:
         self._decoders = Registries(plugins).decoders
         self._tell = _Teller()
         self._keeps = store is not None
-        self._store = Store(store, self._tell) if store is not None and workers == 0 else None
-        self._children = [_Child(plugins, store, self._tell) for _ in range(workers)]
+        self._uses = _Uses()
+        self._store = Store(store, self._tell, self._uses) if store is not None and workers == 0 else None
+        self._children = [_Child(plugins, store, self._tell, self._uses) for _ in range(workers)]
         self._idle = list(self._children)
         self._lock = threading.Lock()
         self._queue = _Queue(workers)
@@ -118,6 +120,11 @@ class DecodeWorkers:
         if self._threads is None:
             local = VideoReader(folder, self._decoders.load(decoder_name)(), self._store)
         return ClipReader(_Place(folder, decoder_name), self, local)
+
+    @property
+    def store_use(self) -> StoreUse:
+        """What the frame store was good for so far."""
+        return self._uses.so_far
 
     def start(self) -> None:
         """Start the workers now, not with their first calls: they load their libraries while the caller does."""
@@ -285,11 +292,30 @@ class _Teller:
             logging.getLogger("vital_eval").warning("%s", text)
 
 
+class _Uses:
+    """Counts clips that were taken from the frame store, and those that were not; from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.so_far = StoreUse()
+
+    def __call__(self, taken: bool) -> None:
+        with self._lock:
+            self.so_far = StoreUse(self.so_far.taken + taken, self.so_far.decoded + (not taken))
+
+
 @dataclass(frozen=True, slots=True)
-class _Notice:
-    """What a child has to tell besides its reply."""
+class _Trouble:
+    """A fault of the frame store, which a child tells before its reply."""
 
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """Whether a clip came from the frame store, which a child tells before its reply."""
+
+    taken: bool
 
 
 class _Child:
@@ -299,9 +325,15 @@ class _Child:
         known: videos whose index it holds.
     """
 
-    def __init__(self, plugins: tuple[Path, ...], store: StoreSettings | None, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        plugins: tuple[Path, ...],
+        store: StoreSettings | None,
+        tell: Callable[[str], None],
+        count: Callable[[bool], None],
+    ) -> None:
         self._arguments = (plugins, store)
-        self._tell = tell
+        self._tell, self._count = tell, count
         self._context: SpawnContext = multiprocessing.get_context("spawn")
         self._process: SpawnProcess | None = None
         self._pipe: Connection[Any, Any] | None = None
@@ -322,8 +354,11 @@ class _Child:
         try:
             while pipe.poll(timeout_s):
                 reply: Any = pipe.recv()
-                if isinstance(reply, _Notice):
+                if isinstance(reply, _Trouble):
                     self._tell(reply.text)
+                    continue
+                if isinstance(reply, _Use):
+                    self._count(reply.taken)
                     continue
                 if isinstance(reply, Handed):
                     reply = take_over(pipe, reply, timeout_s)
@@ -442,8 +477,10 @@ def _serve(pipe: Connection[Any, Any], plugins: tuple[Path, ...], settings: Stor
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _limit_memory()
-    notices: SimpleQueue[str] = SimpleQueue()
-    store = Store(settings, notices.put) if settings is not None else None
+    notices: SimpleQueue[_Trouble | _Use] = SimpleQueue()
+    store = None
+    if settings is not None:
+        store = Store(settings, lambda text: notices.put(_Trouble(text)), lambda taken: notices.put(_Use(taken)))
     readers: dict[_Place, VideoReader] = {}
     while True:
         try:
@@ -461,7 +498,7 @@ def _serve(pipe: Connection[Any, Any], plugins: tuple[Path, ...], settings: Stor
         except VitalError as error:
             reply = error
         while not notices.empty():
-            pipe.send(_Notice(notices.get()))
+            pipe.send(notices.get())
         if isinstance(reply, Clip):
             hand_over(pipe, reply)
         else:
