@@ -80,11 +80,12 @@ def _silence(stream: Any, seconds: float) -> list[Any]:
     return packets + list(stream.encode())
 
 
-def rotate_mp4(path: Path, degrees: int) -> None:
-    """Overwrite the display matrix of every track header: turn by ``degrees`` clockwise when shown."""
+def rotate_mp4(path: Path, degrees: int, *, mirrored: bool = False) -> None:
+    """Overwrite the display matrix of the first track: mirror left to right, then turn clockwise, when shown."""
     one = 0x10000
     cosine, sine = {0: (one, 0), 90: (0, one), 180: (-one, 0), 270: (0, -one)}[degrees]
-    matrix = [cosine, sine, 0, -sine, cosine, 0, 0, 0, 0x40000000]
+    across = -1 if mirrored else 1
+    matrix = [across * cosine, across * sine, 0, -sine, cosine, 0, 0, 0, 0x40000000]
     data = bytearray(path.read_bytes())
     at = data.find(b"tkhd")
     assert at > 0

@@ -95,6 +95,39 @@ def test_display_matrix_is_applied(
     assert {angle for angle, bar in bars.items() if bar.mean() > 0.9} == {degrees}
 
 
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("mpeg4.ts", "mpeg4", {"bf": "2", "b": "2000000"}),
+        ("mpeg1.mpg", "mpeg1video", {}),
+        ("mpeg2.ts", "mpeg2video", {"bf": "2", "b": "2000000"}),
+        ("h264.ts", "libx264", {"bf": "2"}),
+        ("wmv2.wmv", "wmv2", {"b": "2000000"}),
+        ("flv.flv", "flv", {"b": "2000000"}),
+    ],
+)
+def test_frames_of_streams_without_an_index_are_those_of_a_plain_scan(
+    tmp_path: Path, encode: Encode, name: str, codec: str, options: dict[str, str]
+) -> None:
+    path = encode(tmp_path / name, count=200, gop=15, height=128, width=208, codec=codec, options=options)
+    info, scanned = DECODER.probe(path), plain_scan(path)
+    assert info.frame_count == len(scanned)
+    wrong = [at for at in range(200) if not np.array_equal(DECODER.read(path, [at], info)[0], scanned[at])]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_mirrored_video_is_shown_mirrored(
+    tmp_path: Path, encode: Encode, rotate_mp4: Callable[..., None], degrees: int, mirrored: bool
+) -> None:
+    path = encode(tmp_path / "mirrored.mp4", count=3)
+    stored = plain_scan(path)[1]
+    rotate_mp4(path, degrees, mirrored=mirrored)
+    (frame,) = DECODER.read(path, [1], DECODER.probe(path))
+    assert np.array_equal(frame, np.rot90(stored[:, ::-1] if mirrored else stored, -degrees // 90))
+
+
 def test_one_frame(tmp_path: Path, encode: Encode, shown: Shown) -> None:
     info = assert_right(encode(tmp_path / "one.mp4", count=1), 1, shown)
     assert info.frame_times == (0.0,)
@@ -129,6 +162,14 @@ def test_a_seek_that_misleads_is_noticed_where_packets_tell(tmp_path: Path, enco
     assert honest.packets_tell
     lying = replace(honest, keyframes=(0, 20, 40))
     assert [shown(frame) for frame in DECODER.read(path, [30, 50], lying)] == [30, 50]
+
+
+def test_a_seek_into_the_middle_of_a_group_gives_no_frame_of_it(tmp_path: Path, encode: Encode) -> None:
+    # FFmpeg's MPEG-4 decoder paints frames whose reference it never had, and calls them sound.
+    path = encode(tmp_path / "v.ts", count=200, gop=60, height=128, width=208, codec="mpeg4", options={"bf": "2"})
+    lying, scanned = replace(DECODER.probe(path), keyframes=(0, 50, 100, 150)), plain_scan(path)
+    wrong = [at for at in range(200) if not np.array_equal(DECODER.read(path, [at], lying)[0], scanned[at])]
+    assert wrong == []
 
 
 def plain_scan(path: Path) -> list[np.ndarray]:
@@ -215,13 +256,13 @@ def test_indices_out_of_contract(tmp_path: Path, encode: Encode, indices: list[i
 
 @pytest.mark.parametrize(
     ("name", "container"),
-    [("cut.mp4", {"movflags": "faststart"}), ("cut.mkv", None), ("cut.webm", None), ("cut.avi", None)],
+    [("cut.mp4", {"movflags": "faststart"}), *((f"cut.{kind}", None) for kind in ("mkv", "webm", "avi", "wmv"))],
 )
 @pytest.mark.parametrize("part", [0.3, 0.6])  # the last fifth of such a small .avi is its index
 def test_truncated_files(
     tmp_path: Path, encode: Encode, name: str, container: dict[str, str] | None, part: float
 ) -> None:
-    codec = "libvpx" if name.endswith("webm") else "libx264"
+    codec = {"webm": "libvpx", "wmv": "wmv2"}.get(name[4:], "libx264")
     options = {"cpu-used": "8"} if codec == "libvpx" else {}
     path = encode(tmp_path / name, count=250, codec=codec, gop=25, container=container, options=options)
     data = path.read_bytes()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import struct
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from av.sidedata.sidedata import Type
 from av.video.reformatter import VideoReformatter
 
 from vital_eval.video.resize import resize_frame
@@ -29,7 +33,7 @@ class Painter:
         self._reformatter = VideoReformatter()
 
     def paint(self, frame: VideoFrame, out: NDArray[np.uint8]) -> None:
-        """Write a frame as RGB, turned as its display matrix says, of the size wanted.
+        """Write a frame as RGB, turned and mirrored as its display matrix says, of the size wanted.
 
         A stream may change its size on the way; like players, such frames are first scaled to the video's size.
 
@@ -37,11 +41,11 @@ class Painter:
             frame: as decoded.
             out: uint8, shape (height, width, 3) of the size wanted; overwritten.
         """
-        turns = _quarter_turns(frame.rotation)
-        height, width = (self._height, self._width) if turns % 2 == 0 else (self._width, self._height)
+        pose = _pose(frame)
+        height, width = (self._height, self._width) if pose.turns % 2 == 0 else (self._width, self._height)
         # More threads than one would be started for every frame, to convert it in half a millisecond.
         rgb = self._reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1)
-        pixels = rotate(_pixels(rgb), turns)
+        pixels = _upright(_pixels(rgb), pose)
         out[...] = pixels if pixels.shape[:2] == self._size else resize_frame(pixels, self._size)
 
 
@@ -55,19 +59,37 @@ def _pixels(rgb: VideoFrame) -> NDArray[np.uint8]:
 def upright_size(frame: VideoFrame) -> tuple[int, int]:
     """Return height and width as shown."""
     sides = (frame.height, frame.width)
-    return sides if _quarter_turns(frame.rotation) % 2 == 0 else sides[::-1]
+    return sides if _pose(frame).turns % 2 == 0 else sides[::-1]
 
 
-def rotate(pixels: NDArray[np.uint8], turns: int) -> NDArray[np.uint8]:
-    """Turn one frame.
+@dataclass(frozen=True, slots=True)
+class _Pose:
+    """How a stored frame is put upright: mirrored left to right first, then turned.
 
-    Args:
-        pixels: shape (height, width, 3).
-        turns: quarter turns counter-clockwise.
+    Attributes:
+        mirrored: whether it is mirrored.
+        turns: quarter turns counter-clockwise, 0 to 3.
     """
-    return np.rot90(pixels, turns)
+
+    mirrored: bool
+    turns: int
 
 
-def _quarter_turns(degrees: int) -> int:
-    """Return the quarter turns counter-clockwise nearest to an angle, 0 to 3."""
-    return round(degrees / 90) % 4
+def _pose(frame: VideoFrame) -> _Pose:
+    """Read a frame's display matrix, which says where a stored point (x, y) is shown.
+
+    It is shown at (a x + c y, b x + d y), y pointing down; the matrix is stored as a, b, u, c, d, v, x, y, w. Any part
+    of a turn is rounded to a quarter.
+    """
+    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    if matrix is None:
+        return _Pose(mirrored=False, turns=0)
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix))
+    mirrored = a * d < b * c
+    if mirrored:
+        a, b = -a, -b
+    return _Pose(mirrored, round(-math.degrees(math.atan2(b, a)) / 90) % 4)
+
+
+def _upright(pixels: NDArray[np.uint8], pose: _Pose) -> NDArray[np.uint8]:
+    return np.rot90(pixels[:, ::-1] if pose.mirrored else pixels, pose.turns)

@@ -134,14 +134,15 @@ def _read_share(
 ) -> bool:
     """Decode the frames of a plan; return whether all of them were found."""
     for number, stretch in enumerate(share):
-        if number or stretch.start:
+        sought = bool(number or stretch.start)
+        if sought:
             try:
                 container.seek(stamps.of(stretch.start), stream=stream, backward=True, any_frame=False)
             except av.error.FFmpegError:
                 return False
         slots = range(stretch.first, stretch.last)
         wanted = {stamps.of(indices[slot]) for slot in slots} if stamps.packets_tell else None
-        frames = iter(SoundFrames(container, stream, wanted))
+        frames = iter(SoundFrames(container, stream, wanted, from_keyframe=sought))
         for slot in slots:
             frame, _ = _advance(frames, indices[slot], -1, stamps.of(indices[slot]))
             if frame is None:

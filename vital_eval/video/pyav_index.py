@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -26,6 +27,12 @@ _HEAD_FRAMES = 8
 #: A container whose header promises this much more than it holds was cut: seconds, and part of the whole.
 _SHORTFALL_SECONDS = 0.5
 _SHORTFALL_PART = 0.01
+#: Containers that bear a time only here and there and have no list of keyframes. After a seek, FFmpeg guesses the times
+#: of the frames before the next one, and guesses other times than it does from the start.
+_WITHOUT_INDEX = frozenset({"mpeg", "mpegts"})
+#: Where the file properties of an ASF file are looked for, and their mark.
+_ASF_HEAD = 2**16
+_ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 #: Length of the only frame of a file that says nothing about it, seconds.
 _UNKNOWN_FRAME_SECONDS = 0.04
 
@@ -61,6 +68,7 @@ def read_index(path: Path, threads: int) -> VideoInfo:
     """
     with opened(path, threads) as (container, stream):
         _refuse_oversized(container, stream, path)
+        seekable = container.format.name not in _WITHOUT_INDEX
         unit = time_base(stream, path)
         frame_seconds = 1 / Fraction(stream.average_rate) if stream.average_rate else None
         index = _index_packets(container, stream, path)
@@ -81,7 +89,7 @@ def read_index(path: Path, threads: int) -> VideoInfo:
         height=head.height,
         frame_times=times,
         origin=float(first * unit),
-        keyframes=index.keyframes,
+        keyframes=index.keyframes if seekable else (0,),
         ordered_only=index.ordered_only,
         packets_tell=packets_tell,
     )
@@ -192,6 +200,9 @@ def _shortfall(container: InputContainer, stream: VideoStream, path: Path, end: 
     if "mov" in container.format.name:
         beyond = sum(1 for entry in stream.index_entries if entry.pos + entry.size > size)
         return f"{beyond} frames lie beyond its end" if beyond else ""
+    if container.format.name == "asf":
+        beyond = _asf_size(path) - size
+        return f"{beyond:,} bytes of it are missing" if beyond > 0 else ""
     if container.duration is None:
         return ""
     promised = container.duration / av.time_base
@@ -199,6 +210,20 @@ def _shortfall(container: InputContainer, stream: VideoStream, path: Path, end: 
     if missing > _SHORTFALL_SECONDS + _SHORTFALL_PART * promised:
         return f"it promises {promised:.2f} s and ends {missing:.2f} s before"
     return ""
+
+
+def _asf_size(path: Path) -> int:
+    """Return the size that the file properties of an ASF file state (ASF specification, 3.2); 0 if none or a broadcast.
+
+    FFmpeg drops the stated length of a file that does not have its stated size.
+    """
+    with path.open("rb") as file:
+        head = file.read(_ASF_HEAD)
+    at = head.find(_ASF_PROPERTIES)
+    if at < 0 or len(head) < at + 92:
+        return 0
+    size, flags = struct.unpack("<Q", head[at + 40 : at + 48])[0], head[at + 88]
+    return 0 if flags & 1 else int(size)
 
 
 def _refuse_oversized(container: InputContainer, stream: VideoStream, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
+from itertools import dropwhile
 from typing import TYPE_CHECKING
 
 import av
@@ -28,15 +29,25 @@ class SoundFrames:
         container: where to read on.
         stream: the video.
         wanted: stamps of the frames wanted, if each packet bears the stamp of its frame; ``None`` decodes everything.
+        from_keyframe: leave out what comes before the next keyframe, for a container that a seek may have left in the
+            middle of a group: not every decoder knows that it misses what these frames build on.
 
     Attributes:
         damage_seen: whether anything was left out because of damage so far.
     """
 
-    def __init__(self, container: InputContainer, stream: VideoStream, wanted: Set[int] | None = None) -> None:
+    def __init__(
+        self,
+        container: InputContainer,
+        stream: VideoStream,
+        wanted: Set[int] | None = None,
+        *,
+        from_keyframe: bool = False,
+    ) -> None:
         self._container = container
         self._stream = stream
         self._wanted = wanted
+        self._from_keyframe = from_keyframe
         self.damage_seen = False
 
     def __iter__(self) -> Iterator[VideoFrame]:
@@ -65,13 +76,16 @@ class SoundFrames:
 
     def _packets(self) -> Iterator[av.Packet | None]:
         """Give the packets to decode; ``None`` makes the decoder hand out what it still holds."""
+        source = packets(self._container, self._stream)
+        if self._from_keyframe:
+            source = dropwhile(lambda packet: packet.size and not packet.is_keyframe, source)
         if self._wanted is None:
-            yield from packets(self._container, self._stream)
+            yield from source
             return
         codec = self._stream.codec_context
         disposable = disposable_test(codec.name, codec.extradata)
         missing = set(self._wanted)
-        for packet in packets(self._container, self._stream):
+        for packet in source:
             if packet.pts in missing and not (packet.size and is_hidden(packet, self._stream)):
                 missing.remove(packet.pts)
             elif packet.size and disposable(memoryview(packet)):
