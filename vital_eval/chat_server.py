@@ -87,6 +87,9 @@ class ChatServer:
         connections: most of them open at a time.
         patience: see :class:`Patience`.
 
+    Attributes:
+        losses: connections so far that could not be made, or broke.
+
     Raises:
         ValueError: if the key cannot be sent.
     """
@@ -97,6 +100,7 @@ class ChatServer:
         self._connections = connections
         self._patience = patience
         self._http: httpx2.AsyncClient | None = None
+        self.losses = 0
 
     async def send(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Send a request, again if the server is busy, broken or silent.
@@ -143,8 +147,10 @@ class ChatServer:
         except (TimeoutError, httpx2.TimeoutException) as error:
             raise PassingFailure("timeout", f"no reply within {seconds:g} s") from error
         except httpx2.ConnectError as error:
+            self.losses += 1
             raise NoConnection("no connection", self.safe(str(error))) from error
         except httpx2.RequestError as error:
+            self.losses += 1
             raise PassingFailure("connection lost", self.safe(f"{type(error).__name__} {error}")) from error
         return self._read(response)
 

@@ -14,7 +14,9 @@ Script = Callable[[dict[str, Any], int], tuple[int, dict[str, Any]]]
 
 
 @contextmanager
-def fake_server(script: Script, models: tuple[str, ...] = ("m",)) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+def fake_server(
+    script: Script, models: tuple[str | dict[str, Any], ...] = ("m",)
+) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Serve, and give the base address and the bodies that came."""
     bodies: list[dict[str, Any]] = []
 
@@ -22,7 +24,8 @@ def fake_server(script: Script, models: tuple[str, ...] = ("m",)) -> Iterator[tu
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            self.reply(200, {"data": [{"id": name, "owned_by": "fake"} for name in models]})
+            named = ({"id": model, "owned_by": "fake"} if isinstance(model, str) else model for model in models)
+            self.reply(200, {"data": list(named)})
 
         def do_POST(self) -> None:
             bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))

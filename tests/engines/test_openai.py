@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 from tests.toy_world import TASK, write_data_root
 from vital_eval.chat_server import ChatServer, Patience
@@ -22,6 +24,7 @@ from vital_eval.clip import Clip
 from vital_eval.engine import ContextOverflowError, Engine, EngineInfo, FrameGeometry, GenerationRequest
 from vital_eval.engines.hf import load_engine as load_hf
 from vital_eval.engines.openai import OpenAIEngine, OpenAIOptions, load_engine
+from vital_eval.engines.openai_identity import Identity
 from vital_eval.engines.openai_messages import Transport
 from vital_eval.engines.openai_server import OpenAIServer
 from vital_eval.engines.video_url import pictures_url, read_mp4, read_url, write_mp4
@@ -172,6 +175,7 @@ def ask(server: OpenAIServer, body: Any) -> tuple[int, dict[str, Any]]:
         return error.code, json.load(error)
 
 
+ODD_SIZE = {"type": "video_url", "video_url": {"url": pictures_url(make_clip(0.0, 4.0, 2, 36, seed=1))}}
 HELLO = {"messages": [{"role": "user", "content": "hello"}], "temperature": 0, "max_tokens": 3}
 
 
@@ -189,6 +193,9 @@ HELLO = {"messages": [{"role": "user", "content": "hello"}], "temperature": 0, "
         (HELLO | {"messages": [{"role": "god", "content": "x"}]}, "role 'god'"),
         (HELLO | {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "'image_url' is not text"),
         (HELLO | {"messages": [{"role": "user", "content": "x" * 40_000}]}, "context length"),
+        (HELLO | {"messages": [{"role": "user", "content": "\ud800"}]}, "half of a character"),
+        (HELLO | {"messages": [{"role": "user", "content": "a <|video_pad|>"}]}, "pixels that nobody sent"),
+        (HELLO | {"messages": [{"role": "user", "content": [ODD_SIZE]}]}, "multiples of 32"),
     ],
 )
 def test_what_the_server_cannot_do_is_said(server: OpenAIServer, body: Any, words: str) -> None:
@@ -228,12 +235,17 @@ def connect_here(url: str, attempts: int = 3) -> OpenAIEngine:
     """Return an engine without the check at the start."""
     chat = ChatServer(url, None, 4, Patience(20.0, attempts, 0.01, 0.05))
     info = EngineInfo("openai", "checkpoint", "f", FrameGeometry(32, 2))
-    return OpenAIEngine(chat, info, Transport.MP4_RGB, 4)
+    return OpenAIEngine(chat, info, Identity(chat, {"id": "checkpoint"}), Transport.MP4_RGB, 4)
 
 
 def reply(prompt_tokens: int, **choice: Any) -> dict[str, Any]:
     said = {"index": 0, "message": {"content": "<answer>1</answer>"}, "finish_reason": "stop", "token_ids": [7, 8]}
     return {"choices": [said | choice], "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": 2}}
+
+
+def counted(**usage: Any) -> dict[str, Any]:
+    whole = reply(100)
+    return whole | {"usage": whole["usage"] | usage}
 
 
 def generate(url: str, frames: int = 8) -> Generation:
@@ -264,6 +276,15 @@ def test_a_busy_server_is_asked_again() -> None:
         (200, reply(100, token_ids=None), "does not return token ids"),
         (200, reply(100, finish_reason="content_filter"), "content_filter"),
         (200, reply(7), "frames were dropped"),
+        (200, reply(100, token_ids=[7, -8]), "does not return token ids"),
+        (200, reply(100, token_ids=[7]), "1 token ids, and 2 tokens"),
+        (200, reply(100, token_ids=[], message={"content": None}), "0 token ids"),
+        (200, reply(100, stop_reason="</answer>", message={"content": "<answer>1"}), "leaves the string"),
+        (200, counted(prompt_tokens=10**12), "cannot be"),
+        (200, counted(prompt_tokens=100.5), "cannot be"),
+        (200, counted(prompt_tokens="100"), "cannot be"),
+        (200, counted(prompt_tokens_details={"cached_tokens": -7}), "cannot be"),
+        (200, counted(prompt_tokens_details={"cached_tokens": 101}), "cannot be"),
     ],
 )
 def test_a_reply_that_cannot_be_used_is_no_answer(status: int, body: dict[str, Any], words: str) -> None:
@@ -287,11 +308,97 @@ def counting(most: int, factor: int) -> Any:
     """Return a script that counts tokens as a server would that keeps so many frames at most."""
 
     def script(body: dict[str, Any], before: int) -> tuple[int, dict[str, Any]]:
+        if isinstance(body["messages"][0]["content"], str):
+            return 200, reply(20)
         _, height, width, _ = (clip := read_url(body["messages"][0]["content"][0]["video_url"]["url"])).frames.shape
         pairs = -(-min(clip.count, most) // 2)
         return 200, reply(20 + pairs * (height // factor) * (width // factor))
 
     return script
+
+
+def test_replies_of_another_model_are_no_answers() -> None:
+    def script(body: dict[str, Any], before: int) -> tuple[int, dict[str, Any]]:
+        return 200, reply(100) | {"model": "m" if before < 2 else "other"}
+
+    async def run(url: str) -> None:
+        engine = connect_here(url)
+        turn = request(opening(make_clip(0.0, 4.0, 8, 32, seed=1)))
+        for _ in range(2):
+            await engine.generate(turn)
+        with pytest.raises(EngineError, match="another model than before: 'other', not 'm'"):
+            await engine.generate(turn)
+        await engine.close()
+
+    with fake_server(script) as (url, _):
+        asyncio.run(run(url))
+
+
+def test_a_server_that_comes_back_with_other_weights_gives_no_answers(tmp_path: Path) -> None:
+    other = tmp_path / "checkpoint"
+    shutil.copytree(NANO, other)
+    weights = load_file(other / "model.safetensors")
+    save_file({name: weight * 1.01 for name, weight in weights.items()}, other / "model.safetensors")
+
+    async def run(again: str, words: str | None) -> None:
+        running = OpenAIServer(load_hf(NANO, "cpu", "float32", cache_bytes=0), port=0)
+        running.start()
+        engine = await asyncio.to_thread(connect, running.address, attempts=20, first_pause=0.05)
+        port = int(running.address.split(":")[2].split("/")[0])
+        turn = request(opening(make_clip(0.0, 4.0, 8, 32, seed=1)))
+        await engine.generate(turn)
+        await asyncio.to_thread(running.close)
+        running = OpenAIServer(load_hf(Path(again), "cpu", "float32", cache_bytes=0), port=port)
+        running.start()
+        try:
+            if words is None:
+                await engine.generate(turn)
+            else:
+                for _ in range(2):
+                    with pytest.raises(EngineError, match=words):
+                        await engine.generate(turn)
+        finally:
+            await engine.close()
+            await asyncio.to_thread(running.close)
+
+    asyncio.run(run(str(NANO), None))
+    asyncio.run(run(str(other), "other weights than before"))
+
+
+@pytest.mark.parametrize("lasting", [True, False])
+def test_what_a_server_lists_is_compared_again_after_a_lost_connection(lasting: bool) -> None:
+    listed = {"id": "checkpoint", "root": "/models/one", "created": 1}
+
+    async def run(url: str) -> None:
+        engine = connect_here(url)
+        engine._identity = Identity(engine._server, listed if lasting else listed | {"root": "/models/two"})
+        turn = request(opening(make_clip(0.0, 4.0, 8, 32, seed=1)))
+        await engine.generate(turn)  # nothing was lost, so nobody asks
+        engine._server.losses += 1
+        if lasting:
+            await engine.generate(turn)
+        else:
+            with pytest.raises(EngineError, match="restarted"):
+                await engine.generate(turn)
+        await engine.close()
+
+    with fake_server(lambda body, before: (200, reply(100)), models=({**listed, "created": 2},)) as (url, _):
+        asyncio.run(run(url))
+
+
+def test_a_server_that_swallows_stop_strings_is_refused() -> None:
+    count = counting(10_000, 28)
+
+    def script(body: dict[str, Any], before: int) -> tuple[int, dict[str, Any]]:
+        status, said = count(body, before)
+        text = "Nothing moves."
+        for word in body["stop"]:
+            text = text.partition(word)[0]
+        said["choices"][0]["message"]["content"] = text
+        return status, said
+
+    with fake_server(script) as (url, _), pytest.raises(VitalError, match="out of its text"):
+        connect(url)
 
 
 def test_a_server_that_shows_every_frame_is_taken() -> None:

@@ -21,6 +21,7 @@ from vital_eval.chat_server import ChatServer, NoConnection, Patience, Refusal, 
 from vital_eval.clip import Clip
 from vital_eval.conversation import Message, TextPart, VideoPart, clips_of
 from vital_eval.engine import ContextOverflowError, EngineInfo, FrameGeometry, GenerationRequest
+from vital_eval.engines.openai_identity import MODELS, Identity
 from vital_eval.engines.openai_messages import (
     Parts,
     Transport,
@@ -32,13 +33,14 @@ from vital_eval.engines.openai_messages import (
     request_body,
     turn_opening,
     visual_tokens,
+    written_text,
 )
 from vital_eval.engines.openai_probe import find_fault, odd_clip, probe_clips
 from vital_eval.errors import EngineError, VitalError
 from vital_eval.generation import Generation
 from vital_eval.protocol import Sampling
 
-_CHAT, _MODELS = "/chat/completions", "/models"
+_CHAT = "/chat/completions"
 _MEND = "start the server with the options that docs/server.md names"
 #: Servers that know a clip again by the ``uuid`` of its part, and what they say when they have forgotten it.
 _KNOW_CLIPS = frozenset({"vllm", "vital-eval"})
@@ -152,6 +154,7 @@ class OpenAIEngine:
     Args:
         server: where requests go.
         info: who answers.
+        identity: sees to it that nobody else does.
         transport: how frames travel.
         concurrency: most requests under way at a time.
         manners: see :class:`Manners`.
@@ -161,12 +164,14 @@ class OpenAIEngine:
         self,
         server: ChatServer,
         info: EngineInfo,
+        identity: Identity,
         transport: Transport,
         concurrency: int,
         manners: Manners | None = None,
     ) -> None:
         self._server = server
         self._info = info
+        self._identity = identity
         self._transport = transport
         self._concurrency = asyncio.Semaphore(concurrency)
         self._manners = manners or Manners()
@@ -189,6 +194,7 @@ class OpenAIEngine:
         async with self._concurrency:
             try:
                 body = await self.post(request)
+                await self._identity.check(body)
                 reply = read_reply(body, request.stop, pixels, self._manners.opening, self._manners.pad)
             except Refusal as refusal:
                 if refusal.status == 400 and "context length" in refusal.detail:
@@ -260,25 +266,26 @@ async def _connect(server: ChatServer, options: OpenAIOptions, concurrency: int)
                 {"transport": transport.value, "server": str(listed.get("owned_by") or "unknown")}
             ),
         )
-        manners = await _probe(server, info, transport)
+        identity = Identity(server, listed)
+        manners = await _probe(server, info, identity, transport)
     except RequestFailure as failure:
         raise VitalError(f"the server at {options.base_url} cannot be used: {failure}") from failure
     finally:
         # The run has an event loop of its own; connections belong to this one.
         await server.close()
-    return OpenAIEngine(server, info, transport, concurrency, manners)
+    return OpenAIEngine(server, info, identity, transport, concurrency, manners)
 
 
 async def _first(server: ChatServer, options: OpenAIOptions) -> dict[str, Any]:
     """Ask for the list of models; nobody listening is told at once, for it is most often a wrong address."""
     try:
-        return await server.send_once(_MODELS)
+        return await server.send_once(MODELS)
     except NoConnection as failure:
         raise VitalError(
             f"cannot connect to {options.base_url} ({failure.detail})", "start the server, or check --base-url"
         ) from failure
     except RequestFailure:
-        return await server.send(_MODELS)
+        return await server.send(MODELS)
 
 
 def _served(body: dict[str, Any], options: OpenAIOptions) -> dict[str, Any]:
@@ -295,17 +302,18 @@ def _served(body: dict[str, Any], options: OpenAIOptions) -> dict[str, Any]:
     raise VitalError(f"the server at {options.base_url} has no model {options.model!r}", f"it has: {names}")
 
 
-async def _probe(server: ChatServer, info: EngineInfo, transport: Transport) -> Manners:
+async def _probe(server: ChatServer, info: EngineInfo, identity: Identity, transport: Transport) -> Manners:
     """Show the server clips of known cost, and find out its manners.
 
     Raises:
         VitalError: if it fails, or does not show the model every frame as it is.
     """
-    engine = OpenAIEngine(server, info, transport, 1)
+    engine = OpenAIEngine(server, info, identity, transport, 1)
     counts = [await _cost(engine, clip) for clip in probe_clips(info.geometry)]
     fault = find_fault((counts[0], counts[1], counts[2]), info.geometry, transport)
     if fault:
         raise VitalError(f"the server does not show the model the frames that it is sent: {fault}", _MEND)
+    await _check_stop(server, info)
     owner = info.details["server"]
     few = probe_clips(info.geometry)[0]
     try:
@@ -323,6 +331,30 @@ async def _probe(server: ChatServer, info: EngineInfo, transport: Transport) -> 
         told = await server.send(_CHAT, asked | {"return_prompt_text": True})
         manners = dataclasses.replace(manners, opening=turn_opening(told))
     return manners
+
+
+async def _check_stop(server: ChatServer, info: EngineInfo) -> None:
+    """See to it that a string that ends a turn stays in its text; without it no answer can be read.
+
+    Raises:
+        VitalError: if the server leaves it out.
+    """
+    plain = await _written(server, info, ())
+    for at in range(1, len(plain)):
+        word = plain[at]
+        if not word.isspace() and word not in plain[:at]:
+            if await _written(server, info, (word,)) == plain[:at]:
+                raise VitalError("the server leaves the string that ends a turn out of its text", _MEND)
+            return
+
+
+async def _written(server: ChatServer, info: EngineInfo, stop: tuple[str, ...]) -> str:
+    sampling = Sampling(max_new_tokens=8)
+    request = dataclasses.replace(_question(None), sampling=sampling, stop=stop)
+    try:
+        return written_text(await server.send(_CHAT, request_body(request, info.model, lambda clip: [])))
+    except ValueError as error:
+        raise VitalError(f"the server failed on a question without frames: {error}", _MEND) from error
 
 
 async def _cost(engine: OpenAIEngine, clip: Clip) -> int:

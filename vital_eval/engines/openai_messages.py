@@ -21,6 +21,8 @@ _BANNED = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|
 #: What the families' models end a turn with; it is no part of the turn's text.
 _ENDS = ("<|im_end|>", "<|endoftext|>")
 _THINK = "<think>"
+#: No context is longer.
+_MOST_TOKENS = 10**8
 
 
 class Transport(StrEnum):
@@ -144,24 +146,29 @@ def read_reply(
         pad: id of a token of pixels, if known; a reply that holds the prompt's ids must have ``pixels`` of them.
 
     Raises:
-        ValueError: if it is no chat completion, holds no token ids, counts other tokens than were shown, or takes the
-            turn apart; says what.
+        ValueError: if it is no chat completion, holds no token ids, counts other tokens than were shown or written,
+            takes the turn apart, or leaves out the string that ended it; says what.
     """
     try:
         (choice,) = body["choices"]
-        text, finish = choice["message"]["content"] or "", choice["finish_reason"]
+        finish = choice["finish_reason"]
         apart = [name for name in ("tool_calls", "reasoning", "reasoning_content") if choice["message"].get(name)]
         ids, usage = choice.get("token_ids"), body["usage"]
-        prompt_tokens = int(usage["prompt_tokens"])
-        cached = int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
+        prompt_tokens, written = usage["prompt_tokens"], usage.get("completion_tokens")
+        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise ValueError("the reply is no chat completion with usage") from error
+    text = written_text(body)
     if apart:
         raise ValueError(f"the server takes turns apart ({apart[0]}): start it without a parser of tools or reasoning")
-    if not isinstance(text, str) or finish not in ("stop", "length"):
+    if finish not in ("stop", "length"):
         raise ValueError(f"the turn ended by {finish!r:.40}")
-    if not isinstance(ids, list) or not all(type(token) is int for token in ids):
+    if not isinstance(ids, list) or not all(type(token) is int and token >= 0 for token in ids):
         raise ValueError("the server does not return token ids (return_token_ids)")
+    if not ids or (written is not None and written != len(ids)):
+        raise ValueError(f"the turn has {len(ids)} token ids, and {written} tokens by the server's count")
+    if type(prompt_tokens) is not int or type(cached) is not int or not 0 <= cached <= prompt_tokens <= _MOST_TOKENS:
+        raise ValueError(f"a prompt of {prompt_tokens!r:.40} tokens, {cached!r:.40} of them cached, cannot be")
     if prompt_tokens < pixels:
         raise ValueError(
             f"the prompt has {prompt_tokens} tokens, not even the {pixels} of its pixels: frames were dropped"
@@ -203,8 +210,27 @@ def turn_opening(body: dict[str, Any]) -> str:
     return text[text.rindex(_THINK) :]
 
 
+def written_text(body: dict[str, Any]) -> str:
+    """Return the text of a reply as the server wrote it.
+
+    Raises:
+        ValueError: if it is no chat completion.
+    """
+    try:
+        (choice,) = body["choices"]
+        text = choice["message"]["content"] or ""
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ValueError("the reply is no chat completion") from error
+    if not isinstance(text, str):
+        raise ValueError("the turn is no text")
+    return text
+
+
 def _finish(choice: dict[str, Any], text: str, stop: Sequence[str]) -> FinishReason:
     if choice["finish_reason"] == "length":
         return FinishReason.LENGTH
-    at_string = isinstance(choice.get("stop_reason"), str) or text.endswith(tuple(stop))
-    return FinishReason.STOP_STRING if at_string else FinishReason.END_OF_TURN
+    if text.endswith(tuple(stop)):
+        return FinishReason.STOP_STRING
+    if isinstance(choice.get("stop_reason"), str):
+        raise ValueError("the server leaves the string that ended the turn out of it (include_stop_str_in_output)")
+    return FinishReason.END_OF_TURN

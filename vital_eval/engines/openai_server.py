@@ -138,9 +138,8 @@ class _Handler(BaseHTTPRequestHandler):
             body = loads_strictly(data)
         except ValueError as error:
             raise BadRequestError("the body is not JSON") from error
-        model = engine.info.model
         number = f"request-{next(self.server.numbers)}"
-        asked = read_request(body, model, number, self._tokenise, self.server.clips, BANNED_TOKENS)
+        asked = read_request(body, engine.info, number, self._tokenise, self.server.clips, BANNED_TOKENS)
         # Whoever goes on with a conversation finds its keys and values under the digest of all that was said in it.
         engine.rename(asked.spoken, number)
         try:
@@ -148,7 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._remember(asked, generation)
         finally:
             engine.release(number)
-        return completion(asked, generation, model)
+        return completion(asked, generation, engine.info)
 
     def _remember(self, asked: Asked, generation: Generation) -> None:
         text, _ = told_text(asked, generation)

@@ -11,7 +11,7 @@ from typing import Any
 
 from vital_eval.clip import Clip
 from vital_eval.conversation import AssistantTurn, Conversation, Message, Part, TextPart, VideoPart
-from vital_eval.engine import GenerationRequest
+from vital_eval.engine import EngineInfo, GenerationRequest
 from vital_eval.engines.openai_server_memory import ClipMemory, digest
 from vital_eval.engines.video_url import read_url
 from vital_eval.errors import ProtocolError
@@ -67,17 +67,22 @@ Tokenise = Callable[[Conversation, str, str], tuple[int, ...]]
 
 
 def read_request(
-    body: object, model: str, episode: str, tokenise: Tokenise, clips: ClipMemory, banned: Collection[str] = ()
+    body: object,
+    info: EngineInfo,
+    episode: str,
+    tokenise: Tokenise,
+    clips: ClipMemory,
+    banned: Collection[str] = (),
 ) -> Asked:
     """Read the body of ``POST /v1/chat/completions``.
 
     Args:
         body: parsed JSON.
-        model: name of the model served.
+        info: of the engine that serves.
         episode: identity of the request.
         tokenise: see :data:`Tokenise`.
         clips: those that were named before; new ones are added.
-        banned: words that are never written here; a request may ban them again.
+        banned: words that stand for pixels: never written here, a request may ban them again, and refused in a message.
 
     Raises:
         BadRequestError: if it asks for what this server does not do.
@@ -94,8 +99,8 @@ def read_request(
             raise BadRequestError(f"{name} is always {json.dumps(value)} here")
     if not set(map(str, _get(body, "bad_words", list, []))) <= set(banned):
         raise BadRequestError(f"bad_words can only be those that are always banned: {', '.join(banned)}")
-    if _get(body, "model", str, model) != model:
-        raise BadRequestError(f"the model {body['model']!r:.100} does not exist; this server has {model!r}")
+    if _get(body, "model", str, info.model) != info.model:
+        raise BadRequestError(f"the model {body['model']!r:.100} does not exist; this server has {info.model!r}")
     limit = _get(body, "max_completion_tokens", int, _get(body, "max_tokens", int, _NO_LIMIT))
     try:
         sampling = Sampling(
@@ -110,6 +115,7 @@ def read_request(
     if not 0 <= seed < 2**63:
         raise BadRequestError("seed must be 0 or above and below 2**63")
     conversation, said, spoken = _conversation(body, tokenise, clips)
+    _check(conversation, info.geometry.spatial_factor, banned)
     more = _get(body, "expect_more", bool, True)
     turn = GenerationRequest(conversation, sampling, _stops(body), seed, episode, more)
     keep_stop = _get(body, "include_stop_str_in_output", bool, False)
@@ -126,8 +132,8 @@ def told_text(asked: Asked, generation: Generation) -> tuple[str, str | None]:
     return text, stopped
 
 
-def completion(asked: Asked, generation: Generation, model: str) -> dict[str, Any]:
-    """Return the reply to a request."""
+def completion(asked: Asked, generation: Generation, info: EngineInfo) -> dict[str, Any]:
+    """Return the reply to a request, with who wrote it."""
     text, stopped = told_text(asked, generation)
     choice: dict[str, Any] = {
         "index": 0,
@@ -142,7 +148,8 @@ def completion(asked: Asked, generation: Generation, model: str) -> dict[str, An
         "id": f"chatcmpl-{asked.turn.episode}",
         "object": "chat.completion",
         "created": int(time.time()),
-        "model": model,
+        "model": info.model,
+        "system_fingerprint": info.fingerprint,
         "choices": [choice],
         "usage": {
             "prompt_tokens": generation.prompt_tokens,
@@ -177,6 +184,20 @@ def _conversation(body: Mapping[str, Any], tokenise: Tokenise, clips: ClipMemory
     return tuple(entries), said, spoken
 
 
+def _check(conversation: Conversation, factor: int, banned: Collection[str]) -> None:
+    """Refuse what the model cannot be shown."""
+    for entry in conversation:
+        if isinstance(entry, AssistantTurn):
+            continue
+        for part in entry.parts:
+            if isinstance(part, VideoPart):
+                _, height, width, _ = part.clip.frames.shape
+                if height % factor or width % factor:
+                    raise BadRequestError(f"frames of {height} x {width} pixels; both must be multiples of {factor}")
+            elif word := next((word for word in banned if word in part.text), None):
+                raise BadRequestError(f"{word} in a text would stand for pixels that nobody sent")
+
+
 def _assistant(before: Conversation, said: str, parts: tuple[Part, ...], tokenise: Tokenise) -> AssistantTurn:
     text = "".join(_text(part) for part in parts)
     if not before:
@@ -192,7 +213,7 @@ def _text(part: Part) -> str:
 
 def _parts(content: object, clips: ClipMemory) -> tuple[Part, ...]:
     if isinstance(content, str):
-        return (TextPart(content),)
+        return (TextPart(_sound(content)),)
     if not isinstance(content, list):
         raise BadRequestError("the content of a message must be a string or a list of parts")
     return tuple(_part(part, clips) for part in content)
@@ -201,10 +222,19 @@ def _parts(content: object, clips: ClipMemory) -> tuple[Part, ...]:
 def _part(part: object, clips: ClipMemory) -> Part:
     kind = part.get("type") if isinstance(part, dict) else None
     if isinstance(part, dict) and kind == "text" and isinstance(part.get("text"), str):
-        return TextPart(part["text"])
+        return TextPart(_sound(part["text"]))
     if isinstance(part, dict) and kind == "video_url":
         return VideoPart(_clip(part, clips))
     raise BadRequestError(f"a part of type {kind!r:.40} is not text or video_url")
+
+
+def _sound(text: str) -> str:
+    """Return a text that can be written as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadRequestError(f"a text holds half of a character at {error.start}") from error
+    return text
 
 
 def _clip(part: Mapping[str, Any], clips: ClipMemory) -> Clip:
@@ -236,7 +266,7 @@ def _stops(body: Mapping[str, Any]) -> tuple[str, ...]:
         raise BadRequestError("stop must be a string or a list of strings")
     if len(words) > _MOST_STOPS:
         raise BadRequestError(f"at most {_MOST_STOPS} stop strings")
-    return tuple(words)
+    return tuple(map(_sound, words))
 
 
 def _get(body: Mapping[str, Any], name: str, kind: Any, default: Any) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from av.sidedata.sidedata import Type
+from av.sidedata.sidedata import SideData
 from av.video.reformatter import VideoReformatter
 
 from vital_eval.video.resize import resize_frame
@@ -81,8 +81,8 @@ def _pose(frame: VideoFrame) -> _Pose:
     It is shown at (a x + c y, b x + d y), y pointing down; the matrix is stored as a, b, u, c, d, v, x, y, w. Any part
     of a turn is rounded to a quarter.
     """
-    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
-    if matrix is None:
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if not isinstance(matrix, SideData):
         return _Pose(mirrored=False, turns=0)
     a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix))
     mirrored = a * d < b * c
