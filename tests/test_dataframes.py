@@ -32,7 +32,7 @@ _TEXT = preset("nano", Mode.COT, "choices")
 _FIXED = [
     "task", "mode", "protocol", "sample_id", "attempt", "cluster", "outcome", "reason", "answer_text", "letter",
     "number", "start", "end", "spans", "seconds", "frames", "visual_tokens", "new_tokens", "n_turns", "n_calls", "stop",
-    "error", "duration", "began", "open_seconds", "decode_seconds", "unfinished_turn_began",
+    "error", "duration", "file_duration", "began", "open_seconds", "decode_seconds", "unfinished_turn_began",
 ]  # fmt: skip
 _SCORES = ["score.iou", "score.right"]
 
@@ -123,7 +123,8 @@ def test_one_row_per_record_turn_and_call(tmp_path: Path) -> None:
         "outcome": "answered", "reason": "several-spans", "answer_text": "1 to 2 and 3 to 4", "letter": None,
         "number": None, "start": 1.0, "end": 2.0, "spans": ((1.0, 2.0), (3.0, 4.0)), "seconds": 1.5, "frames": 4,
         "visual_tokens": 48, "new_tokens": 36, "n_turns": 3, "n_calls": 2, "stop": "answered", "error": "",
-        "duration": 9.0, "began": 1.7e9, "open_seconds": 0.1, "decode_seconds": 0.4, "unfinished_turn_began": None,
+        "duration": 9.0, "file_duration": None, "began": 1.7e9,
+        "open_seconds": 0.1, "decode_seconds": 0.4, "unfinished_turn_began": None,
         "score.iou": 0.25, "score.right": None, "attribute.kind": None, "attribute.source": "anet",
     }  # fmt: skip
     assert (chosen["letter"], chosen["number"], chosen["start"], chosen["spans"]) == ("B", 2.5, None, ())

@@ -72,6 +72,7 @@ _trajectories = st.builds(
     open_seconds=_times,
     decode_seconds=_times,
     unfinished_turn_began=_times,
+    file_duration=_times,
 )
 _records = st.builds(
     Record,
@@ -153,7 +154,7 @@ def test_records_are_equal_whatever_they_took() -> None:
 def test_records_without_the_newer_times_are_read() -> None:
     data = record_to_json(_timed())
     for part in _parts(data):
-        for name in ("began", "open_seconds", "decode_seconds", "unfinished_turn_began"):
+        for name in ("began", "open_seconds", "decode_seconds", "unfinished_turn_began", "file_duration"):
             part.pop(name, None)
         for name in ("queue_seconds", "prefill_seconds"):
             part.pop(name, None)
@@ -173,7 +174,7 @@ def test_what_is_left_of_a_turn_is_writing() -> None:
 
 
 @pytest.mark.parametrize("value", ["1", True, [1.0], math.nan])
-@pytest.mark.parametrize("name", ["began", "open_seconds", "decode_seconds", "unfinished_turn_began"])
+@pytest.mark.parametrize("name", ["began", "open_seconds", "decode_seconds", "unfinished_turn_began", "file_duration"])
 def test_a_time_that_is_no_number_is_refused(name: str, value: object) -> None:
     data = record_to_json(_timed())
     data["trajectory"][name] = value

@@ -46,6 +46,7 @@ _RECORD_COLUMNS: tuple[_Column, ...] = (
     ("stop", _TEXT, lambda record: record.trajectory.stop.value),
     ("error", _TEXT, lambda record: record.trajectory.error),
     ("duration", _NUMBER, lambda record: record.trajectory.duration),
+    ("file_duration", _NUMBER, lambda record: _or_nan(record.trajectory.file_duration)),
     ("began", _NUMBER, lambda record: _or_nan(record.trajectory.began)),
     ("open_seconds", _NUMBER, lambda record: _or_nan(record.trajectory.open_seconds)),
     ("decode_seconds", _NUMBER, lambda record: _or_nan(record.trajectory.decode_seconds)),
@@ -106,7 +107,8 @@ class RunFrames:
             ``attempt``, ``cluster``, ``outcome``, ``reason``, ``answer_text``, ``letter``, ``number``, ``start`` and
             ``end`` (seconds, of the first span), ``spans`` (a tuple of ``(start, end)``), ``seconds``, ``frames``
             (those of tool calls included), ``visual_tokens`` (in the last turn's context), ``new_tokens``,
-            ``n_turns``, ``n_calls``, ``stop``, ``error``, ``duration`` (seconds), and the episode's times ``began``,
+            ``n_turns``, ``n_calls``, ``stop``, ``error``, ``duration`` (seconds, as the model was told),
+            ``file_duration`` (seconds, as probed; NaN: not opened), and the episode's times ``began``,
             ``open_seconds``, ``decode_seconds`` and ``unfinished_turn_began``, which like all times are explained in
             :mod:`vital_eval.trajectory` (NaN: not measured); then ``score.<key>`` for every score in [0, 1] (NaN: out
             of that metric's denominator, or a score of other tasks) and ``attribute.<name>`` for every fact about

@@ -166,6 +166,7 @@ async def run_episode(
         open_seconds=_rounded(opened),
         decode_seconds=_rounded(shown - opened),
         unfinished_turn_began=_rounded_time(loop.asked),
+        file_duration=loop.file_duration,
     )
 
 
@@ -288,6 +289,7 @@ class _Loop:
         self.answer: str | None = None
         self.frame_times: tuple[float, ...] = ()
         self.duration = attempt.sample.duration or 0.0
+        self.file_duration: float | None = None
         self.odd: tuple[str, ...] = ()
         self.seconds_left = attempt.protocol.max_seconds
 
@@ -297,6 +299,7 @@ class _Loop:
         footage = await open_video(self.attempt, open_footage)
         self.opened = self.watch.seconds()
         self.duration = told_duration(self.attempt.sample, footage)
+        self.file_duration = None if footage is None else footage.duration
         clip = await frames_to_show(self.attempt, footage)
         self.shown = self.watch.seconds()
         self.frame_times = () if clip is None else clip.timestamps

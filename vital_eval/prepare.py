@@ -10,14 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vital_eval import lengths
 from vital_eval.data_root import TaskData, hash_file
 from vital_eval.errors import MediaError
 from vital_eval.sample import Sample
 from vital_eval.video.resolve import resolve_video
 from vital_eval.video.worker import DecodeWorkers
-
-#: A video whose length differs from the annotated one by more than this is probably another cut.
-DURATION_TOLERANCE_SECONDS = 1.0
 
 #: Probes under way; more would only wait inside the pool of workers.
 _PROBES_AT_A_TIME = 8
@@ -151,7 +149,7 @@ async def check_task(
 
 
 def _compare(video: str, annotated: float | None, probed: float, samples: int) -> Problem | None:
-    if annotated is None or abs(annotated - probed) <= DURATION_TOLERANCE_SECONDS:
+    if not lengths.differ(annotated, probed):
         return None
     detail = f"annotated as {annotated:.2f} s, the file has {probed:.2f} s"
     return Problem(video, "duration-mismatch", detail, samples)

@@ -221,6 +221,7 @@ def _trajectory(data: Mapping[str, Any]) -> Trajectory:
         open_seconds=_time(data, "open_seconds"),
         decode_seconds=_time(data, "decode_seconds"),
         unfinished_turn_began=_time(data, "unfinished_turn_began"),
+        file_duration=_time(data, "file_duration"),
     )
 
 

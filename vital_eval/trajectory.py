@@ -114,6 +114,8 @@ class Trajectory:
         decode_seconds: from then until the frames shown with the question were there, waiting for a decoder included.
         unfinished_turn_began: when the turn went to the engine that was never written, in seconds since the episode
             began; it was under way to the end. ``None`` if every turn was written.
+        file_duration: length of the video file in seconds, as probed; ``None`` if it was not opened, and in records of
+            older versions.
     """
 
     turns: tuple[Turn, ...]
@@ -127,6 +129,7 @@ class Trajectory:
     open_seconds: float | None = field(default=None, compare=False)
     decode_seconds: float | None = field(default=None, compare=False)
     unfinished_turn_began: float | None = field(default=None, compare=False)
+    file_duration: float | None = field(default=None, compare=False)
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:

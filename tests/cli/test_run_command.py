@@ -105,6 +105,20 @@ def test_missing_video_leaves_samples_owed_and_says_why(world: Path, capsys: pyt
     assert not json.loads((world / "run" / "summary.json").read_text())["complete"]
 
 
+def test_videos_of_another_length_are_named(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(run_arguments(world, world / "as-annotated", "--modes", "cot")) == 0
+    assert "annotated" not in capsys.readouterr().err
+    path = world / "data" / TASK / "charades_test.json"
+    annotations = json.loads(path.read_text())
+    annotations["V1"]["duration"] = annotations["V2"]["duration"] = 34.0
+    path.write_text(json.dumps(annotations))
+    assert main(run_arguments(world, world / "run", "--modes", "blind,cot")) == 0
+    told = capsys.readouterr().err
+    assert re.search(
+        r"2 of the videos played .* such as V\d.mp4 of charades_sta: annotated as 34.00 s, the file has", told
+    )
+
+
 def test_a_dead_engine_is_one_line(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data_root = write_data_root(world / "big", videos=11)
     arguments = run_arguments(world, world / "run", "--modes", "tool", dead=True)
@@ -148,7 +162,9 @@ def test_mistakes_are_one_line_and_exit_1(
     assert not (world / "run").exists()
 
 
-@pytest.mark.parametrize("flag", ["--limit=0", "--shard=5/4", "--shard=x", "--batch-size=many", "--nonsense"])
+@pytest.mark.parametrize(
+    "flag", ["--limit=0", "--shard=5/4", "--shard=x", "--batch-size=many", "--decode-workers=2000000", "--nonsense"]
+)
 def test_wrong_arguments_exit_2(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["run", flag])
@@ -344,6 +360,11 @@ def test_memory_and_frame_store_reach_the_settings(world: Path, monkeypatch: pyt
     assert (plain.cache_bytes, plain.frame_store) == (4 * 2**30, None)
     assert (given.cache_bytes, given.frame_store) == (2**29, StoreSettings(world / "frames", 2 * 2**30))
     assert (filed.cache_bytes, filed.frame_store) == (3 * 2**29, StoreSettings(world / "kept", 100 * 2**30))
+
+
+def test_a_size_without_a_store_is_one_clear_line(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(run_arguments(world, world / "run", "--frame-store-gib", "1")) == 1
+    assert "--frame-store-gib without --frame-store" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--cache-gib", "--frame-store-gib"])

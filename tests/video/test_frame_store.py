@@ -329,6 +329,18 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: py
     assert store.get(key(1)) is None
 
 
+def test_a_smaller_size_than_last_time_is_kept_too(folder: Path) -> None:
+    reader, _, store = open_reader(folder)
+    for factor in (28, 32):
+        reader.read("v.mp4", None, VIEW, factor)
+    store.close()
+    sizes = [path.stat().st_size for path in entries(folder)]
+    open_reader(folder)
+    assert [path.stat().st_size for path in entries(folder)] == sizes
+    open_reader(folder, size=sum(sizes) - 1)
+    assert 0 < len(entries(folder)) < len(sizes)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_what_the_store_was_good_for_is_counted(folder: Path, workers: int) -> None:
     settings = StoreSettings(folder.parent / "store", GIB)

@@ -96,6 +96,7 @@ def carry_out_with(plan: RunPlan, players: Players, out: Path, label: str = "") 
     for cell in summary.cells:
         if cell.tools is not None and cell.tools.invalid:
             complain(f"{cell.task} {cell.mode.value}: {cell.tools.verdict}; its score is not that of a tool run")
+    _tell_lengths(tally)
     return _status(tally)
 
 
@@ -181,6 +182,17 @@ def _score(cell: CellSummary) -> str:
         # A figure that waits for samples is no figure.
         return "incomplete"
     return figure_text(cell.headline)
+
+
+def _tell_lengths(tally: Tally) -> None:
+    """Name videos that are not as long as annotated: their answers were scored, but perhaps of another cut."""
+    if not tally.odd_lengths:
+        return
+    (task, video), (told, found) = next(iter(tally.odd_lengths.items()))
+    complain(
+        f"{len(tally.odd_lengths)} of the videos played are not as long as annotated, such as {video} of {task}: "
+        f"annotated as {told:.2f} s, the file has {found:.2f} s; `vital-eval prepare` names all"
+    )
 
 
 def _status(tally: Tally) -> int:

@@ -35,7 +35,10 @@ def with_options(factory: Callable[..., Any], engine: str, texts: Sequence[str])
         return factory
     kind = _options_of(factory)
     if kind is None:
-        raise VitalError(f"engine {engine!r} has no options of its own", "drop --engine-option")
+        raise VitalError(
+            f"engine {engine!r} has no options of its own",
+            "drop --engine-option; --base-url, --model and --transport are those of the engine openai",
+        )
     types_of = typing.get_type_hints(kind)
     values: dict[str, Any] = {}
     for text in texts:

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import math
+import os
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from vital_eval.registry import suggest
 if TYPE_CHECKING:
     from vital_eval.video.frame_store import StoreSettings
 
+_STORE_GIB = 100.0
 _REQUIRED = ("data_root", "out")
 #: What an option is if neither a flag nor the file of --config sets it; ``None`` for the others. Kept out of the
 #: parser, so that a flag which repeats a default still wins over the file.
@@ -33,7 +35,6 @@ _DEFAULTS: dict[str, Any] = {
     "batch_size": 8,
     "decode_workers": 2,
     "cache_gib": 4.0,
-    "frame_store_gib": 100.0,
     "protocol": [],
     "plugin": [],
     "subtitles": False,
@@ -84,7 +85,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--concurrency", type=positive, metavar="N", help="episodes under way an engine (default: twice the batch size)"
     )
-    add("--decode-workers", type=positive, metavar="N", help="decoding processes beside each engine (default: 2)")
+    add("--decode-workers", type=_processes, metavar="N", help="decoding processes beside each engine (default: 2)")
     add("--cache-gib", type=_gigabytes, metavar="G", help="decoded clips kept in memory (default: 4)")
     add("--frame-store", type=Path, metavar="DIR", help="keep decoded frames there for later runs (default: nowhere)")
     add("--frame-store-gib", type=_gigabytes, metavar="G", help="size the store never exceeds (default: 100)")
@@ -165,12 +166,19 @@ def with_subtitles(protocol: Protocol) -> Protocol:
 
 
 def frame_store(options: argparse.Namespace) -> StoreSettings | None:
-    """Return where decoded frames are kept, ``None`` for nowhere."""
+    """Return where decoded frames are kept, ``None`` for nowhere.
+
+    Raises:
+        VitalError: if there is a size and no place.
+    """
     if options.frame_store is None:
+        if options.frame_store_gib is not None:
+            raise VitalError("--frame-store-gib without --frame-store", "say where with --frame-store DIR")
         return None
     from vital_eval.video.frame_store import StoreSettings
 
-    return StoreSettings(options.frame_store.absolute(), max(1, int(options.frame_store_gib * 2**30)))
+    size = _STORE_GIB if options.frame_store_gib is None else options.frame_store_gib
+    return StoreSettings(options.frame_store.absolute(), max(1, int(size * 2**30)))
 
 
 def read_protocol(path: Path) -> Protocol:
@@ -234,6 +242,13 @@ def _value(path: Path, key: str, value: Any, action: argparse.Action) -> Any:
         return action.type(text) if callable(action.type) else text
     except (ValueError, argparse.ArgumentTypeError) as error:
         raise VitalError(f"{path}: {key} cannot be {value!r}: {error}") from error
+
+
+def _processes(text: str) -> int:
+    number, most = positive(text), max(64, 4 * (os.cpu_count() or 1))
+    if number > most:
+        raise argparse.ArgumentTypeError(f"must be at most {most} on this machine")
+    return number
 
 
 def _number(text: str) -> float:

@@ -152,6 +152,15 @@ class FrameStore:
             return False
         return True
 
+    def shrink(self) -> None:
+        """Remove entries until the store has its size, which may be smaller than last time."""
+        try:
+            if self._folder.is_dir():
+                with self._locked():
+                    self._make_room(0)
+        except OSError as error:
+            self._tell(f"the frame store {self._folder} cannot be made smaller ({error.strerror})")
+
     def _path(self, key: str) -> Path:
         return self._folder / key[:2] / f"{key}.frames"
 

@@ -76,6 +76,7 @@ class Store:
     ) -> None:
         self.count = count
         self.frames = FrameStore(settings, tell)
+        self.frames.shrink()
         self.writer = StoreWriter(self.frames)
         self.hashes = ContentHashes(settings.folder / "hashes")
 
