@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import json
 import math
-import os
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
     from vital_eval.video.frame_store import StoreSettings
 
 _STORE_GIB = 100.0
+#: More than the largest node of a cluster has cores.
+_MOST_PROCESSES = 1024
 _REQUIRED = ("data_root", "out")
 #: What an option is if neither a flag nor the file of --config sets it; ``None`` for the others. Kept out of the
 #: parser, so that a flag which repeats a default still wins over the file.
@@ -245,9 +246,9 @@ def _value(path: Path, key: str, value: Any, action: argparse.Action) -> Any:
 
 
 def _processes(text: str) -> int:
-    number, most = positive(text), max(64, 4 * (os.cpu_count() or 1))
-    if number > most:
-        raise argparse.ArgumentTypeError(f"must be at most {most} on this machine")
+    number = positive(text)
+    if number > _MOST_PROCESSES:
+        raise argparse.ArgumentTypeError(f"must be at most {_MOST_PROCESSES}")
     return number
 
 
