@@ -88,7 +88,7 @@ class ChatServer:
         patience: see :class:`Patience`.
 
     Attributes:
-        losses: connections so far that could not be made, or broke.
+        troubles: requests so far that the server could not be reached for, or was too busy or broken to answer.
 
     Raises:
         ValueError: if the key cannot be sent.
@@ -100,7 +100,7 @@ class ChatServer:
         self._connections = connections
         self._patience = patience
         self._http: httpx2.AsyncClient | None = None
-        self.losses = 0
+        self.troubles = 0
 
     async def send(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Send a request, again if the server is busy, broken or silent.
@@ -136,6 +136,13 @@ class ChatServer:
 
     async def send_once(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Send a request once; otherwise as :meth:`send`."""
+        try:
+            return await self._send(path, body)
+        except PassingFailure:
+            self.troubles += 1
+            raise
+
+    async def _send(self, path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
         import httpx2
 
         seconds = self._patience.reply_seconds
@@ -147,10 +154,8 @@ class ChatServer:
         except (TimeoutError, httpx2.TimeoutException) as error:
             raise PassingFailure("timeout", f"no reply within {seconds:g} s") from error
         except httpx2.ConnectError as error:
-            self.losses += 1
             raise NoConnection("no connection", self.safe(str(error))) from error
         except httpx2.RequestError as error:
-            self.losses += 1
             raise PassingFailure("connection lost", self.safe(f"{type(error).__name__} {error}")) from error
         return self._read(response)
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-from vital_eval import lengths
 from vital_eval.outcome import Outcome
 from vital_eval.protocol import Mode
 from vital_eval.record import Record
@@ -34,7 +33,6 @@ class Tally:
         infra: infrastructure failures by kind.
         calls: tool calls made.
         calls_ok: tool calls that returned frames.
-        odd_lengths: by task and video, the annotated length and the file's where they differ, seconds.
     """
 
     total: int
@@ -44,17 +42,13 @@ class Tally:
     infra: Counter[str] = field(default_factory=Counter)
     calls: int = 0
     calls_ok: int = 0
-    odd_lengths: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
 
-    def add(self, record: Record, video: str) -> None:
-        """Count one finished episode about a video."""
+    def add(self, record: Record) -> None:
+        """Count one finished episode."""
         self.done += 1
         self.outcomes[record.outcome] += 1
         if record.outcome is Outcome.INFRA_FAILED:
             self.infra[infra_kind(record)] += 1
-        told, found = record.trajectory.duration, record.trajectory.file_duration
-        if found is not None and lengths.differ(told, found):
-            self.odd_lengths[record.task, video] = (told, found)
         if record.mode is Mode.TOOL:
             calls = record.trajectory.tool_calls
             self.calls += len(calls)

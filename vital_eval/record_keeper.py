@@ -64,7 +64,7 @@ class RecordKeeper:
         """
         writing = asyncio.get_running_loop().run_in_executor(self._writer, self._log.append, record)
         await asyncio.shield(writing)
-        self._tally.add(record, video)
+        self._tally.add(record)
         self._reporter.update(self._tally)
         self._watch.see(record, video)
 

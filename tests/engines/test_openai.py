@@ -175,6 +175,13 @@ def ask(server: OpenAIServer, body: Any) -> tuple[int, dict[str, Any]]:
         return error.code, json.load(error)
 
 
+SAYS_HI = {"role": "user", "content": "hi"}
+
+
+def text(words: str) -> dict[str, str]:
+    return {"type": "text", "text": words}
+
+
 ODD_SIZE = {"type": "video_url", "video_url": {"url": pictures_url(make_clip(0.0, 4.0, 2, 36, seed=1))}}
 HELLO = {"messages": [{"role": "user", "content": "hello"}], "temperature": 0, "max_tokens": 3}
 
@@ -196,6 +203,9 @@ HELLO = {"messages": [{"role": "user", "content": "hello"}], "temperature": 0, "
         (HELLO | {"messages": [{"role": "user", "content": "\ud800"}]}, "half of a character"),
         (HELLO | {"messages": [{"role": "user", "content": "a <|video_pad|>"}]}, "pixels that nobody sent"),
         (HELLO | {"messages": [{"role": "user", "content": [ODD_SIZE]}]}, "multiples of 32"),
+        (HELLO | {"messages": [{"role": "user", "content": [text("<|video_"), text("pad|>")]}]}, "nobody sent"),
+        (HELLO | {"messages": [SAYS_HI, {"role": "assistant", "content": "<|video_pad|>"}, SAYS_HI]}, "nobody sent"),
+        (HELLO | {"temperature": 10**400}, "temperature is too large"),
     ],
 )
 def test_what_the_server_cannot_do_is_said(server: OpenAIServer, body: Any, words: str) -> None:
@@ -235,7 +245,7 @@ def connect_here(url: str, attempts: int = 3) -> OpenAIEngine:
     """Return an engine without the check at the start."""
     chat = ChatServer(url, None, 4, Patience(20.0, attempts, 0.01, 0.05))
     info = EngineInfo("openai", "checkpoint", "f", FrameGeometry(32, 2))
-    return OpenAIEngine(chat, info, Identity(chat, {"id": "checkpoint"}), Transport.MP4_RGB, 4)
+    return OpenAIEngine(chat, info, Identity(chat, {"id": "m", "owned_by": "fake"}), Transport.MP4_RGB, 4)
 
 
 def reply(prompt_tokens: int, **choice: Any) -> dict[str, Any]:
@@ -374,11 +384,11 @@ def test_what_a_server_lists_is_compared_again_after_a_lost_connection(lasting: 
         engine._identity = Identity(engine._server, listed if lasting else listed | {"root": "/models/two"})
         turn = request(opening(make_clip(0.0, 4.0, 8, 32, seed=1)))
         await engine.generate(turn)  # nothing was lost, so nobody asks
-        engine._server.losses += 1
+        engine._server.troubles += 1
         if lasting:
             await engine.generate(turn)
         else:
-            with pytest.raises(EngineError, match="restarted"):
+            with pytest.raises(EngineError, match="another model now"):
                 await engine.generate(turn)
         await engine.close()
 
@@ -386,15 +396,16 @@ def test_what_a_server_lists_is_compared_again_after_a_lost_connection(lasting: 
         asyncio.run(run(url))
 
 
-def test_a_server_that_swallows_stop_strings_is_refused() -> None:
+@pytest.mark.parametrize("plain", ["Nothing moves.", "A video is"])
+def test_a_server_that_swallows_stop_strings_is_refused(plain: str) -> None:
     count = counting(10_000, 28)
 
     def script(body: dict[str, Any], before: int) -> tuple[int, dict[str, Any]]:
         status, said = count(body, before)
-        text = "Nothing moves."
+        written = plain
         for word in body["stop"]:
-            text = text.partition(word)[0]
-        said["choices"][0]["message"]["content"] = text
+            written = written.partition(word)[0].strip()
+        said["choices"][0]["message"]["content"] = written
         return status, said
 
     with fake_server(script) as (url, _), pytest.raises(VitalError, match="out of its text"):

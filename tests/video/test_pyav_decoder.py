@@ -102,6 +102,7 @@ def test_display_matrix_is_applied(
         ("mpeg1.mpg", "mpeg1video", {}),
         ("mpeg2.ts", "mpeg2video", {"bf": "2", "b": "2000000"}),
         ("h264.ts", "libx264", {"bf": "2"}),
+        ("h264.wmv", "libx264", {"bf": "0", "g": "7"}),
         ("wmv2.wmv", "wmv2", {"b": "2000000"}),
         ("flv.flv", "flv", {"b": "2000000"}),
     ],
@@ -162,6 +163,17 @@ def test_a_seek_that_misleads_is_noticed_where_packets_tell(tmp_path: Path, enco
     assert honest.packets_tell
     lying = replace(honest, keyframes=(0, 20, 40))
     assert [shown(frame) for frame in DECODER.read(path, [30, 50], lying)] == [30, 50]
+
+
+@pytest.mark.parametrize("name", ["v.mp4", "v.mkv"])
+def test_a_decoder_that_is_still_recovering_gives_no_frame(tmp_path: Path, encode: Encode, name: str) -> None:
+    # Its points of recovery are marked as keyframes, and it calls frames sound before it has recovered.
+    options = {"preset": "medium", "x264-params": "keyint=60:intra-refresh=1:log-level=none"}
+    path = encode(tmp_path / name, count=200, height=128, width=208, options=options)
+    info, scanned = DECODER.probe(path), plain_scan(path)
+    assert len(info.keyframes) > 1
+    wrong = [at for at in range(200) if not np.array_equal(DECODER.read(path, [at], info)[0], scanned[at])]
+    assert wrong == []
 
 
 def test_a_seek_into_the_middle_of_a_group_gives_no_frame_of_it(tmp_path: Path, encode: Encode) -> None:

@@ -14,6 +14,7 @@ from vital_eval.baseline_estimates import baseline_tasks, estimate_baselines
 from vital_eval.cli.output import EXIT_INTERRUPTED, EXIT_OWED, complain, figure_text, say, table
 from vital_eval.errors import RunLogError
 from vital_eval.footage import Library
+from vital_eval.lengths import OddLengths
 from vital_eval.manifest import MANIFEST_NAME, differing, read_manifest
 from vital_eval.plan import RunPlan, make_manifest
 from vital_eval.progress import Bar, Lines, Reporter, Tally
@@ -89,14 +90,19 @@ def carry_out_with(plan: RunPlan, players: Players, out: Path, label: str = "") 
                 "run the same command again to resume"
             )
             return EXIT_INTERRUPTED
-        summary = summarise(log.manifest, log.stream(), estimate_baselines(baselines))
+        lengths = OddLengths()
+        summary = summarise(log.manifest, lengths.watch(log.stream()), estimate_baselines(baselines))
         write_summary(log.folder, summary)
     say(summary_table(summary))
     say(f"\nrun folder: {out}")
     for cell in summary.cells:
         if cell.tools is not None and cell.tools.invalid:
             complain(f"{cell.task} {cell.mode.value}: {cell.tools.verdict}; its score is not that of a tool run")
-    _tell_lengths(tally)
+    if lengths.samples:
+        complain(
+            f"{len(lengths.samples)} samples are about videos that are not as long as annotated, such as "
+            f"{lengths.example}; `vital-eval prepare` names the videos"
+        )
     return _status(tally)
 
 
@@ -182,17 +188,6 @@ def _score(cell: CellSummary) -> str:
         # A figure that waits for samples is no figure.
         return "incomplete"
     return figure_text(cell.headline)
-
-
-def _tell_lengths(tally: Tally) -> None:
-    """Name videos that are not as long as annotated: their answers were scored, but perhaps of another cut."""
-    if not tally.odd_lengths:
-        return
-    (task, video), (told, found) = next(iter(tally.odd_lengths.items()))
-    complain(
-        f"{len(tally.odd_lengths)} of the videos played are not as long as annotated, such as {video} of {task}: "
-        f"annotated as {told:.2f} s, the file has {found:.2f} s; `vital-eval prepare` names all"
-    )
 
 
 def _status(tally: Tally) -> int:

@@ -44,6 +44,7 @@ def execute(args: argparse.Namespace) -> int:
 
     options = merge_config(args)
     check_ray_options(options)
+    store = frame_store(options)
     registries = Registries(tuple(options.plugin))
     registries.engines.require(options.engine)
     if options.dry_run:
@@ -58,7 +59,7 @@ def execute(args: argparse.Namespace) -> int:
         concurrency=options.concurrency or 2 * options.batch_size,
         decode_workers=options.decode_workers,
         cache_bytes=int(options.cache_gib * 2**30),
-        frame_store=frame_store(options),
+        frame_store=store,
         plugins=tuple(options.plugin),
     )
     with settings.make_workers() as workers:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vital_eval.video.frame_store import StoreSettings
 
 _STORE_GIB = 100.0
+_MOST_GIB = 2**30
 #: More than the largest node of a cluster has cores.
 _MOST_PROCESSES = 1024
 _REQUIRED = ("data_root", "out")
@@ -211,10 +212,13 @@ def _read_config(path: Path) -> dict[str, Any]:
     add_run_arguments(parser)
     actions = {action.dest: action for action in parser._actions}
     known = {key.replace("_", "-") for key in actions} - {"config"}
-    return {
-        _dest(path, key, known): _value(path, key, value, actions[_dest(path, key, known)])
-        for key, value in data.items()
-    }
+    options: dict[str, Any] = {}
+    for key, value in data.items():
+        name = _dest(path, key, known)
+        if name in options:
+            raise VitalError(f"{path}: {key} is given twice", "give it once")
+        options[name] = _value(path, key, value, actions[name])
+    return options
 
 
 def _dest(path: Path, key: str, known: set[str]) -> str:
@@ -261,8 +265,8 @@ def _number(text: str) -> float:
 
 def _gigabytes(text: str) -> float:
     number = _number(text)
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError("must be above 0")
+    if not 0 < number < _MOST_GIB:
+        raise argparse.ArgumentTypeError(f"must be above 0 and below {_MOST_GIB:,}")
     return number
 
 

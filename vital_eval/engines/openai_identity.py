@@ -5,6 +5,7 @@ Requests are sent again while a server is away, so a run outlives its restart. W
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 MODELS = "/models"
 #: What a server lists of a model that lasts while it is the same. vLLM's ``created`` is the time of asking.
 _LASTING = ("id", "fingerprint", "root", "max_model_len", "owned_by")
+#: A server behind a proxy may be exchanged without any trouble to be seen.
+_EVERY_SECONDS = 60.0
 
 
 class Identity:
@@ -26,11 +29,11 @@ class Identity:
     def __init__(self, server: ChatServer, listed: dict[str, Any]) -> None:
         self._server = server
         self._listed = _lasting(listed)
-        self._losses = server.losses
+        self._asked = (server.troubles, time.monotonic())
         self._replied: object = None
 
     async def check(self, reply: dict[str, Any]) -> None:
-        """Compare a reply with what is known; after a lost connection, also what the server now lists.
+        """Compare a reply with what is known; now and then, and after any trouble, also what the server lists.
 
         Raises:
             ValueError: if it comes from another model; says which.
@@ -42,17 +45,17 @@ class Identity:
             raise ValueError(f"it comes from another model than before: {name!r:.80}, not {self._replied!r:.80}")
         if "fingerprint" in self._listed and fingerprint != self._listed["fingerprint"]:
             raise ValueError(f"it comes from other weights than before: {fingerprint!r:.80}")
-        losses = self._server.losses
-        if losses != self._losses:
+        troubles, now = self._server.troubles, time.monotonic()
+        if troubles != self._asked[0] or now - self._asked[1] > _EVERY_SECONDS:
             await self._ask_again()
-            self._losses = losses
+            self._asked = (troubles, now)
 
     async def _ask_again(self) -> None:
         data = (await self._server.send(MODELS)).get("data")
         entries = [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
         now = next((_lasting(entry) for entry in entries if entry.get("id") == self._listed["id"]), None)
         if now != self._listed:
-            raise ValueError(f"the server was restarted and has another model now: {now}, not {self._listed}")
+            raise ValueError(f"the server has another model now: {now}, not {self._listed}")
 
 
 def _lasting(listed: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vital_eval.clip import Clip
-from vital_eval.conversation import AssistantTurn, Conversation, Message, Part, TextPart, VideoPart
+from vital_eval.conversation import AssistantTurn, Conversation, Message, Part, TextPart, VideoPart, clips_of
 from vital_eval.engine import EngineInfo, GenerationRequest
 from vital_eval.engines.openai_server_memory import ClipMemory, digest
 from vital_eval.engines.video_url import read_url
@@ -105,9 +105,9 @@ def read_request(
     try:
         sampling = Sampling(
             max_new_tokens=limit,
-            temperature=float(_get(body, "temperature", (int, float), 1.0)),
-            top_p=float(_get(body, "top_p", (int, float), 1.0)),
-            repetition_penalty=float(_get(body, "repetition_penalty", (int, float), 1.0)),
+            temperature=_real(body, "temperature"),
+            top_p=_real(body, "top_p"),
+            repetition_penalty=_real(body, "repetition_penalty"),
         )
     except ProtocolError as error:
         raise BadRequestError(str(error)) from error
@@ -186,16 +186,19 @@ def _conversation(body: Mapping[str, Any], tokenise: Tokenise, clips: ClipMemory
 
 def _check(conversation: Conversation, factor: int, banned: Collection[str]) -> None:
     """Refuse what the model cannot be shown."""
-    for entry in conversation:
-        if isinstance(entry, AssistantTurn):
-            continue
-        for part in entry.parts:
-            if isinstance(part, VideoPart):
-                _, height, width, _ = part.clip.frames.shape
-                if height % factor or width % factor:
-                    raise BadRequestError(f"frames of {height} x {width} pixels; both must be multiples of {factor}")
-            elif word := next((word for word in banned if word in part.text), None):
-                raise BadRequestError(f"{word} in a text would stand for pixels that nobody sent")
+    for clip in clips_of(conversation):
+        _, height, width, _ = clip.frames.shape
+        if height % factor or width % factor:
+            raise BadRequestError(f"frames of {height} x {width} pixels; both must be multiples of {factor}")
+    for text in map(_words, conversation):
+        if word := next((word for word in banned if word in text), None):
+            raise BadRequestError(f"{word} in a text would stand for pixels that nobody sent")
+
+
+def _words(entry: Message | AssistantTurn) -> str:
+    if isinstance(entry, AssistantTurn):
+        return entry.generation.text
+    return "".join(part.text if isinstance(part, TextPart) else "\n" for part in entry.parts)
 
 
 def _assistant(before: Conversation, said: str, parts: tuple[Part, ...], tokenise: Tokenise) -> AssistantTurn:
@@ -267,6 +270,13 @@ def _stops(body: Mapping[str, Any]) -> tuple[str, ...]:
     if len(words) > _MOST_STOPS:
         raise BadRequestError(f"at most {_MOST_STOPS} stop strings")
     return tuple(map(_sound, words))
+
+
+def _real(body: Mapping[str, Any], name: str) -> float:
+    try:
+        return float(_get(body, name, (int, float), 1.0))
+    except OverflowError as error:
+        raise BadRequestError(f"{name} is too large") from error
 
 
 def _get(body: Mapping[str, Any], name: str, kind: Any, default: Any) -> Any:

@@ -155,7 +155,7 @@ class FrameStore:
     def shrink(self) -> None:
         """Remove entries until the store has its size, which may be smaller than last time."""
         try:
-            if self._folder.is_dir():
+            if self._folder.is_dir() and sum(stat.st_size for _, stat in self._files()) > self._max_bytes:
                 with self._locked():
                     self._make_room(0)
         except OSError as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -134,15 +136,23 @@ def _read_share(
 ) -> bool:
     """Decode the frames of a plan; return whether all of them were found."""
     for number, stretch in enumerate(share):
-        sought = bool(number or stretch.start)
-        if sought:
+        keyframes = None
+        if number or stretch.start:
+            keyframes = stamps.keyframes
             try:
                 container.seek(stamps.of(stretch.start), stream=stream, backward=True, any_frame=False)
             except av.error.FFmpegError:
                 return False
         slots = range(stretch.first, stretch.last)
         wanted = {stamps.of(indices[slot]) for slot in slots} if stamps.packets_tell else None
-        frames = iter(SoundFrames(container, stream, wanted, from_keyframe=sought))
+        frames = iter(SoundFrames(container, stream, wanted, keyframes=keyframes))
+        if keyframes is not None and stretch.start <= indices[stretch.first]:
+            # A decoder that does not hand out the frame it was to begin with (intra refresh has no whole one) is still
+            # recovering, and calls what follows sound.
+            begun, _ = _advance(frames, stretch.start, -1, stamps.of(stretch.start))
+            if begun is None:
+                return False
+            frames = chain((begun,), frames)
         for slot in slots:
             frame, _ = _advance(frames, indices[slot], -1, stamps.of(indices[slot]))
             if frame is None:
@@ -158,6 +168,11 @@ class _Stamps:
         self._info = info
         self._unit = unit
         self.packets_tell = info.packets_tell
+
+    @cached_property
+    def keyframes(self) -> frozenset[int]:
+        """The stamps of all keyframes."""
+        return frozenset(map(self.of, self._info.keyframes))
 
     def of(self, index: int) -> int:
         """Return the stamp of a frame. Times are far coarser than a float's error, so rounding restores it."""

@@ -27,9 +27,9 @@ _HEAD_FRAMES = 8
 #: A container whose header promises this much more than it holds was cut: seconds, and part of the whole.
 _SHORTFALL_SECONDS = 0.5
 _SHORTFALL_PART = 0.01
-#: Containers that bear a time only here and there and have no list of keyframes. After a seek, FFmpeg guesses the times
-#: of the frames before the next one, and guesses other times than it does from the start.
-_WITHOUT_INDEX = frozenset({"mpeg", "mpegts"})
+#: Containers whose frames FFmpeg finds by parsing, some without a time of their own. After a seek it guesses their
+#: times, and guesses others than it does from the start.
+_PARSED = frozenset({"asf", "mpeg", "mpegts"})
 #: Where the file properties of an ASF file are looked for, and their mark.
 _ASF_HEAD = 2**16
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
@@ -68,7 +68,7 @@ def read_index(path: Path, threads: int) -> VideoInfo:
     """
     with opened(path, threads) as (container, stream):
         _refuse_oversized(container, stream, path)
-        seekable = container.format.name not in _WITHOUT_INDEX
+        seekable = container.format.name not in _PARSED
         unit = time_base(stream, path)
         frame_seconds = 1 / Fraction(stream.average_rate) if stream.average_rate else None
         index = _index_packets(container, stream, path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
-from itertools import dropwhile
 from typing import TYPE_CHECKING
 
 import av
@@ -29,8 +28,9 @@ class SoundFrames:
         container: where to read on.
         stream: the video.
         wanted: stamps of the frames wanted, if each packet bears the stamp of its frame; ``None`` decodes everything.
-        from_keyframe: leave out what comes before the next keyframe, for a container that a seek may have left in the
-            middle of a group: not every decoder knows that it misses what these frames build on.
+        keyframes: stamps of all keyframes, for a container that was sought in. What comes before the next one is left
+            out, for not every decoder knows that it misses what a frame builds on; and if that one bears another
+            stamp, FFmpeg guesses stamps, and nothing is given.
 
     Attributes:
         damage_seen: whether anything was left out because of damage so far.
@@ -42,12 +42,12 @@ class SoundFrames:
         stream: VideoStream,
         wanted: Set[int] | None = None,
         *,
-        from_keyframe: bool = False,
+        keyframes: Set[int] | None = None,
     ) -> None:
         self._container = container
         self._stream = stream
         self._wanted = wanted
-        self._from_keyframe = from_keyframe
+        self._keyframes = keyframes
         self.damage_seen = False
 
     def __iter__(self) -> Iterator[VideoFrame]:
@@ -77,8 +77,8 @@ class SoundFrames:
     def _packets(self) -> Iterator[av.Packet | None]:
         """Give the packets to decode; ``None`` makes the decoder hand out what it still holds."""
         source = packets(self._container, self._stream)
-        if self._from_keyframe:
-            source = dropwhile(lambda packet: packet.size and not packet.is_keyframe, source)
+        if self._keyframes is not None:
+            source = _from_keyframe(source, self._keyframes)
         if self._wanted is None:
             yield from source
             return
@@ -94,6 +94,15 @@ class SoundFrames:
             if not missing:
                 yield None
                 return
+
+
+def _from_keyframe(source: Iterator[av.Packet], keyframes: Set[int]) -> Iterator[av.Packet]:
+    for packet in source:
+        if packet.is_keyframe:
+            if packet.pts in keyframes:
+                yield packet
+                yield from source
+            return
 
 
 def packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet]:
