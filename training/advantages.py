@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -116,6 +117,12 @@ def informative(rewards: torch.Tensor, groups: Sequence[Hashable], tolerance: fl
     _check(rewards, groups)
     index, counts = _group_index(groups, rewards.device)
     return (_differs(rewards.double(), index, len(counts), tolerance) | (counts == 1))[index]
+
+
+def lone(groups: Sequence[Hashable]) -> torch.Tensor:
+    """Tell which rollouts are the only ones of their group; bool, shape (rollouts,)."""
+    sizes = Counter(groups)
+    return torch.tensor([sizes[group] == 1 for group in groups], dtype=torch.bool)
 
 
 def over_tokens(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

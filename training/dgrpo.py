@@ -26,7 +26,7 @@ from vital_eval.protocol import Mode, Protocol
 from vital_eval.toolbox import Tool
 
 from .adapters import freeze_vision, require_full_precision
-from .advantages import Difficulty, group_advantages, informative
+from .advantages import Difficulty, group_advantages, informative, lone
 from .collate import Batch, collate
 from .interrupts import interruptible
 from .log_probs import Support, sampled_log_probs
@@ -199,7 +199,7 @@ async def train_dgrpo(
         tools: the protocol's tools by name.
         open_video: opens a problem's video.
         folder: where ``<stage>.safetensors`` (weights, optimiser, step) and ``<stage>.jsonl`` (metrics) are kept.
-        seed: of the order of problems and of every draw.
+        seed: of the order of problems. Rollouts draw by the seed of the stage's protocol, the problem and their number.
         report: called with one line a step.
         save_every: steps between saved states.
         processes: who takes the steps together; this one alone if not given.
@@ -326,8 +326,11 @@ async def _step(
     total = torch.tensor([reward.total for reward in rewards], dtype=torch.float64)
     task = torch.tensor([reward.task for reward in rewards], dtype=torch.float64)
     advantages = group_advantages(total, task, groups, stage.difficulty, stage.normalise)
-    differs = informative(total, groups)
-    chosen = [index for index in range(len(kept)) if not stage.filtered or bool(differs[index])]
+    # What is left of a group whose other rollouts were lost to the machine has nothing to be better than; its reward
+    # as its advantage (verl's rule for groups of one) would reinforce whatever it answered.
+    alone = lone(groups)
+    differs = informative(total, groups) & ~alone
+    chosen = [index for index in range(len(kept)) if not alone[index] and (not stage.filtered or bool(differs[index]))]
     with interruptible():
         loss, gradient = _update(
             policy, stage, [kept[index][1] for index in chosen], advantages.values[chosen], optimiser, together

@@ -33,7 +33,7 @@ class Origin:
         records: hash of the records that it is trained on, in their order, rehearsed ones included.
         settings: hash of the recipe's settings, those left out that only share out the work.
         length: steps or epochs.
-        seed: of every draw.
+        seed: of the order of records and problems.
     """
 
     start: str
@@ -50,7 +50,7 @@ def origin_of(stage: StageRecipe, start: str, records: Sequence[Sequence[MtvrRec
         stage: the recipe.
         start: fingerprint of the checkpoint that it starts from.
         records: those of the stage, then of everything that it rehearses.
-        seed: of every draw.
+        seed: of the order of records and problems.
     """
     train = stage.train
     settings = {"train": train.identity(), "rehearsed": [dataclasses.asdict(again) for again in stage.rehearsed]}

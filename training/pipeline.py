@@ -34,6 +34,7 @@ from vital_eval.errors import CheckpointError, VitalError
 from vital_eval.footage import Videos
 from vital_eval.protocol import Mode, Protocol
 from vital_eval.registry import Registries
+from vital_eval.settings import Settings
 from vital_eval.toolbox import Tool
 
 from .ablation import BASE, run_folder
@@ -76,7 +77,7 @@ class Circumstances:
         base: checkpoint folder that the first stage starts from; ``<out>/base/checkpoint`` if it has to be made.
         data: folder with the four MTVR folders and the videos that their records name.
         out: output folder.
-        seed: of every draw.
+        seed: of nano's data and base, and of the order of records and problems.
         device: as for :func:`vital_eval.engines.hf.load_engine`.
         dtype: of forward passes, and of weights that are only scored: ``auto`` (bfloat16 on a GPU), ``float32`` or
             ``bfloat16``. Trained weights are float32 in any case.
@@ -252,7 +253,13 @@ async def _train(work: _Work, folder: Path, training: _Training) -> None:
 
 
 def _videos(protocol: Protocol, engine: HFEngine, where: Circumstances) -> Videos:
-    return Videos(where.data, protocol.decoder, where.decode_workers, 120.0, engine.info.geometry.spatial_factor)
+    return Videos(
+        where.data,
+        protocol.decoder,
+        where.decode_workers,
+        Settings().decode_seconds,
+        engine.info.geometry.spatial_factor,
+    )
 
 
 @asynccontextmanager

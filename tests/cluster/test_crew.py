@@ -283,3 +283,29 @@ def test_a_bug_in_a_task_ends_the_run_with_its_name(plan: RunPlan, tmp_path: Pat
     with pytest.raises(VitalError, match="task x cannot grade; a bug"):
         Run(plan, tmp_path / "run", cluster).go()
     assert read_run(tmp_path / "run")[1] == ()
+
+
+def test_a_node_that_was_left_out_ends_no_run_while_the_others_are_away(plan: RunPlan, tmp_path: Path) -> None:
+    cluster = PretendCluster(plan, node("a"))
+
+    def prepare(worker: PretendWorker) -> None:
+        if worker.place.node.name == "b":
+            worker.info = dataclasses.replace(INFO, fingerprint="e" * 64)
+
+    async def weather() -> None:
+        while not cluster.hired or not cluster.hired[0].played:
+            await asyncio.sleep(0.001)
+        cluster.machines.append(node("b"))
+        while len(cluster.hired) < 2:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.02)
+        cluster.machines[:] = [machine for machine in cluster.machines if machine.name != "a"]
+        await asyncio.sleep(0.1)
+        cluster.machines.append(node("c"))
+
+    cluster.prepare = prepare
+    run = Run(plan, tmp_path / "run", cluster, concurrency=1)
+    tally, _ = run.go(weather)
+    assert tally.owed == 0
+    assert any("goes on without it" in line for line in run.told)
+    assert any(worker.place.node.name == "c" for worker in cluster.hired)

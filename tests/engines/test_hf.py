@@ -16,6 +16,7 @@ from vital_eval.engine import ContextOverflowError, GenerationRequest
 from vital_eval.engines.checkpoint import open_checkpoint
 from vital_eval.engines.encode import Encoded
 from vital_eval.engines.hf import HFEngine, load_engine
+from vital_eval.engines.prefix_cache import CachedPrefix, PrefixCache
 from vital_eval.errors import CheckpointError, EngineError
 from vital_eval.generation import Generation
 from vital_eval.protocol import Sampling
@@ -458,3 +459,30 @@ def test_turn_ends_where_the_context_ends(folder: Path) -> None:
 def test_a_batch_of_nothing_is_refused(folder: Path, size: int) -> None:
     with pytest.raises(ValueError, match="never ends"):
         load_engine(folder, "cpu", "float32", size)
+
+
+def test_closing_tells_those_who_wait(tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "c", "qwen3_vl")
+
+    async def run() -> None:
+        engine = load_engine(checkpoint, "cpu", "float32", 1)
+        asked = [asyncio.create_task(engine.generate(request(opening(None, "hi"), tokens=400))) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        await engine.close()
+        done, waiting = await asyncio.wait(asked, timeout=10)
+        assert not waiting
+        assert any("closed" in str(task.exception()) for task in done)
+
+    asyncio.run(run())
+
+
+def test_a_prefix_larger_than_the_cache_leaves_the_others_in_it() -> None:
+    def prefix(length: int) -> CachedPrefix:
+        tensor = torch.zeros(1, length, 4)
+        return CachedPrefix(np.arange(length), ((tensor, tensor),))
+
+    cache = PrefixCache(3 * prefix(10).nbytes)
+    cache.put("small", prefix(10))
+    cache.put("huge", prefix(100))
+    assert cache.take("huge", np.arange(200)) is None
+    assert cache.take("small", np.arange(20)) is not None

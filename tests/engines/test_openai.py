@@ -206,6 +206,7 @@ HELLO = {"messages": [{"role": "user", "content": "hello"}], "temperature": 0, "
         (HELLO | {"messages": [{"role": "user", "content": [text("<|video_"), text("pad|>")]}]}, "nobody sent"),
         (HELLO | {"messages": [SAYS_HI, {"role": "assistant", "content": "<|video_pad|>"}, SAYS_HI]}, "nobody sent"),
         (HELLO | {"temperature": 10**400}, "temperature is too large"),
+        (HELLO | {"stop": ["x" * 25]}, "24 bytes"),
     ],
 )
 def test_what_the_server_cannot_do_is_said(server: OpenAIServer, body: Any, words: str) -> None:

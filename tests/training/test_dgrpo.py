@@ -174,6 +174,25 @@ def test_rollouts_lost_to_the_machine_are_not_trained_on(tmp_path) -> None:
         asyncio.run(train_dgrpo(policy_of(engine), STAGE, [], {}, open_grey, tmp_path, 0, print))
 
 
+def test_the_last_one_of_a_group_is_not_trained_on(tmp_path: Path) -> None:
+    opened = 0
+
+    async def all_but_one_fail(video: str) -> Footage:
+        nonlocal opened
+        opened += 1
+        if opened > 2:  # the first is the probe's
+            raise MediaError("unreadable", "broken")
+        return await open_grey(video)
+
+    stage = dataclasses.replace(STAGE, steps=1, prompts=1, filtered=False, loss=LossSettings(kl=0.0))
+    scored = [problem("v0", score=lambda answer: Scored(1.0))]
+    (one,), weights = train(tmp_path, stage, scored, open_video=all_but_one_fail)
+    assert (one.rollouts, one.failed, one.trained, one.informative) == (4, 3, 0, 0.0)
+    with nano_engine() as engine:
+        for name, value in engine._model.named_parameters():
+            assert torch.equal(value, weights[name])
+
+
 def test_a_loss_that_is_no_number_stops_before_the_weights_take_it(tmp_path) -> None:
     with nano_engine(32) as engine:
         policy = policy_of(engine)

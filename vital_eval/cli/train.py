@@ -52,7 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="benchmarks to score every checkpoint on")
     parser.add_argument("--tasks", default="", metavar="A,B", help="which of them (default for nano: all 11)")
     parser.add_argument("--limit", type=positive, metavar="N", help="samples per benchmark")
-    parser.add_argument("--seed", type=whole, default=0, help="of every draw (default: 0)")
+    parser.add_argument(
+        "--seed", type=whole, default=0, help="of nano's data and base, and of the order in training (default: 0)"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument(
         "--dtype",

@@ -77,6 +77,7 @@ class Crew:
         self._living: frozenset[str] = frozenset()
         self._manned: set[Place] = set()
         self._given_up: dict[Place, ClusterError] = {}
+        self._left_out: set[Place] = set()
         self._alive = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._endings: set[asyncio.Task[None]] = set()
@@ -170,8 +171,8 @@ class Crew:
                 self._begin(self._man(place))
             if self._alive:
                 alone_since, told = time.monotonic(), False
-            elif self._given_up and not self._manned:
-                raise list(self._given_up.values())[-1]
+            elif not self._manned and (errors := self._lost_for_good()):
+                raise errors[-1]
             alone = time.monotonic() - alone_since
             if alone >= patience.give_up:
                 raise ClusterError(
@@ -183,10 +184,14 @@ class Crew:
                 told = True
             await asyncio.sleep(patience.look)
 
+    def _lost_for_good(self) -> list[ClusterError]:
+        """Return why places that are there were given up; nodes that are away may come back."""
+        return [error for place, error in self._given_up.items() if place.node.id in self._living]
+
     def _free(self, nodes: tuple[Node, ...]) -> list[Place]:
         if self._shift.done() and not self._shift.result().waiting:
             return []
-        taken = self._manned | self._given_up.keys()
+        taken = self._manned | self._given_up.keys() | self._left_out
         free = [place for place in places(nodes, self._needs) if place not in taken]
         return free if self._most is None else free[: max(0, self._most - len(self._manned))]
 
@@ -257,7 +262,7 @@ class Crew:
         error = ClusterError(f"{place}: {trouble.problem}", trouble.mend)
         if place.node.id in self._first_nodes:
             raise error
-        self._given_up[place] = error
+        self._left_out.add(place)
         self._tell(f"{error.problem}; the run goes on without it")
 
 

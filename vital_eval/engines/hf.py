@@ -203,12 +203,18 @@ class HFEngine:
         await asyncio.get_running_loop().run_in_executor(self._worker, self._load_weights, weights)
 
     async def close(self) -> None:
-        """Give up what is being written, stop serving and free the thread."""
+        """Give up what is being written, stop serving and free the thread.
+
+        Turns that still wait fail with an :class:`~vital_eval.errors.EngineError`.
+        """
         self._stopping.set()
         if self._loop_task is not None:
             self._loop_task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._loop_task
+        for _, _, future in self._waiting:
+            if not future.done():
+                future.set_exception(EngineError("the engine was closed while it was writing"))
         self._worker.shutdown(wait=True)
 
     async def _serve(self) -> None:
@@ -227,6 +233,9 @@ class HFEngine:
                 continue
             try:
                 results = await loop.run_in_executor(self._worker, self._run, [entry[:2] for entry in batch])
+            except asyncio.CancelledError:
+                self._waiting = [*batch, *self._waiting]  # for close to tell them
+                raise
             except Exception as error:  # a bug: it belongs to whoever waits, or they would wait for ever
                 results = [error] * len(batch)
             for (_, asked, future), result in zip(batch, results, strict=True):

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socket import socket
 from typing import Any
 
 from vital_eval.conversation import AssistantTurn, Conversation
@@ -91,8 +93,10 @@ class _Listener(ThreadingHTTPServer):
         self.loop = BackgroundLoop("openai-server-engine")
         self.numbers = itertools.count(1)
 
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of clients that went away."""
+    def handle_error(self, request: socket | tuple[bytes, socket], client_address: object) -> None:
+        """Say nothing of clients that went away; anything else is a bug, and shown."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

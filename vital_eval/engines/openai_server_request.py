@@ -35,6 +35,8 @@ _FIXED: Mapping[str, object] = {
 #: The model's context is the only limit where the request names none.
 _NO_LIMIT = 2**31 - 1
 _MOST_STOPS = 16
+#: In bytes: no word has more tokens, and the engine looks for it in no more.
+_LONGEST_STOP = 24
 _LONGEST_NAME = 256
 _ROLES = ("system", "user", "tool")
 
@@ -269,7 +271,9 @@ def _stops(body: Mapping[str, Any]) -> tuple[str, ...]:
         raise BadRequestError("stop must be a string or a list of strings")
     if len(words) > _MOST_STOPS:
         raise BadRequestError(f"at most {_MOST_STOPS} stop strings")
-    return tuple(map(_sound, words))
+    if any(len(_sound(word).encode()) > _LONGEST_STOP for word in words):
+        raise BadRequestError(f"a stop string may have {_LONGEST_STOP} bytes")
+    return tuple(words)
 
 
 def _real(body: Mapping[str, Any], name: str) -> float:

@@ -42,9 +42,11 @@ class PrefixCache:
         self._lock = threading.Lock()
 
     def put(self, episode: str, prefix: CachedPrefix) -> None:
-        """Keep a prefix, dropping the oldest ones beyond the budget."""
+        """Keep a prefix, dropping the oldest ones beyond the budget; one that is larger by itself is not kept."""
         with self._lock:
             self._entries.pop(episode, None)
+            if prefix.nbytes > self._budget:
+                return
             self._entries[episode] = prefix
             while self._entries and sum(entry.nbytes for entry in self._entries.values()) > self._budget:
                 self._entries.popitem(last=False)
