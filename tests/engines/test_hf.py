@@ -205,7 +205,7 @@ def test_second_prompt_is_the_first_plus_its_ids_plus_new_text(folder: Path) -> 
     second = engine._encoder.encode(_two_turns(engine, (one, two), 9))
     assert second.ids[: len(first.ids)].tolist() == first.ids.tolist()
     assert second.ids[len(first.ids) : len(first.ids) + 2].tolist() == [one, two]
-    again = engine._tokenizer(engine._decode([one, two]), add_special_tokens=False)["input_ids"]
+    again = engine._tokenizer(engine.parts.vocabulary.decode([one, two]), add_special_tokens=False)["input_ids"]
     assert again != [one, two], "otherwise this test could not fail"
 
 
@@ -269,7 +269,7 @@ def test_stop_string_ends_the_turn_and_stays_in_the_text(folder: Path) -> None:
 
     free = _generate(folder, [request(opening(None), tokens=8)])[0]
     engine = load_engine(folder, "cpu", "float32")
-    third = engine._decode(free.token_ids[2:3])
+    third = engine.parts.vocabulary.decode(free.token_ids[2:3])
     assert third
     stopped = _generate(folder, [replace(request(opening(None), tokens=8), stop=(third,))])[0]
     assert stopped.text.endswith(third)
@@ -324,7 +324,7 @@ def test_prompt_of_a_later_turn_is_what_the_template_says(folder: Path, template
     ]
     rendered = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
     before, between, after = rendered.split("<|vision_start|><|video_pad|><|vision_end|>")
-    text = engine._decode(engine._encoder.encode(conversation).ids.tolist())
+    text = engine.parts.vocabulary.decode(engine._encoder.encode(conversation).ids.tolist())
     assert text.startswith(before)
     assert between in text
     assert text.endswith(after)

@@ -329,9 +329,6 @@ class HFEngine:
             prefill_seconds=row.first_token_at - row.taken_at,
         )
 
-    def _decode(self, ids: Sequence[int]) -> str:
-        return self._vocabulary.decode(ids)
-
 
 def require_device(name: str) -> torch.device:
     """Return the device of a name.

@@ -89,13 +89,12 @@ def frame_gap(clip: Clip, gap: float | None = None) -> Fraction:
     return Fraction(gap).limit_denominator(max(1, min(_FINEST, int(_LARGEST / gap))))
 
 
-def read_url(url: str, picture_rate: float = 1.0) -> Clip:
+def read_url(url: str) -> Clip:
     """Read a clip back from a data URL.
 
     Args:
         url: ``data:video/mp4;base64,`` and a video of which all frames are taken, or ``data:video/jpeg;base64,`` and
-            pictures (JPEG or PNG) with commas between them. No other address is ever opened.
-        picture_rate: pictures per second; MP4 says its own.
+            pictures (JPEG or PNG), one a second, with commas between them. No other address is ever opened.
 
     Raises:
         ValueError: if it is neither, or cannot be decoded; says why.
@@ -103,7 +102,7 @@ def read_url(url: str, picture_rate: float = 1.0) -> Clip:
     if url.startswith(_MP4):
         return read_mp4(_bytes(url[len(_MP4) :]))
     if url.startswith(_PICTURES):
-        return _read_pictures(url[len(_PICTURES) :].split(","), picture_rate)
+        return _read_pictures(url[len(_PICTURES) :].split(","))
     raise ValueError(f"a video must be a URL that begins with {_MP4} or {_PICTURES}")
 
 
@@ -147,7 +146,7 @@ def _tagged(tag: str, count: int) -> list[float]:
     return times if len(times) <= count else []
 
 
-def _read_pictures(texts: list[str], rate: float) -> Clip:
+def _read_pictures(texts: list[str]) -> Clip:
     if len(texts) > _MOST_FRAMES:
         raise ValueError("the video is too large")
     frames: list[NDArray[np.uint8]] = []
@@ -159,7 +158,7 @@ def _read_pictures(texts: list[str], rate: float) -> Clip:
                 frames.append(np.asarray(picture.convert("RGB")))
         except OSError as error:
             raise ValueError("a picture is neither JPEG nor PNG, or is damaged") from error
-    return _clip(frames, [index / rate for index in range(len(frames))])
+    return _clip(frames, [float(index) for index in range(len(frames))])
 
 
 def _clip(frames: list[NDArray[np.uint8]], times: list[float]) -> Clip:
