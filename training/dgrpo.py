@@ -330,7 +330,8 @@ async def _step(
     # as its advantage (verl's rule for groups of one) would reinforce whatever it answered.
     alone = lone(groups)
     differs = informative(total, groups) & ~alone
-    chosen = [index for index in range(len(kept)) if not alone[index] and (not stage.filtered or bool(differs[index]))]
+    trained_on = differs if stage.filtered else ~alone
+    chosen = [index for index in range(len(kept)) if trained_on[index]]
     with interruptible():
         loss, gradient = _update(
             policy, stage, [kept[index][1] for index in chosen], advantages.values[chosen], optimiser, together

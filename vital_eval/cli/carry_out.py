@@ -55,7 +55,7 @@ def carry_out(
         engine: runs the model; it is closed at the end.
         out: run folder, new or to be resumed.
         settings: how the run is carried out.
-        workers: decode its videos; they are closed at the end.
+        workers: decode its videos; they end with the run, or with whoever made them if it never begins.
         label: the checkpoint's name in tables, the engine's own if empty.
     """
     status = carry_out_with(plan, _Alone(plan, engine, settings, workers), out, label)
@@ -153,7 +153,6 @@ class _Alone:
 
     async def close(self) -> None:
         await self._engine.close()
-        await asyncio.to_thread(self._workers.close)
 
 
 async def _stoppable(work: Awaitable[_T]) -> _T:

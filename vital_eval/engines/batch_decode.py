@@ -88,8 +88,8 @@ class GivenUpError(Exception):
     """The engine is closing; whatever was being written is dropped."""
 
 
-#: Tokens decoded again after each step to look for a stop string; longer than any stop string has tokens.
-_TAIL = 24
+#: Tokens decoded again after each step to look for a stop string; no stop string may have more.
+STOP_TOKENS = 24
 
 
 @torch.inference_mode()
@@ -224,7 +224,7 @@ def _new_videos(rows: Sequence[Row], device: torch.device, dtype: torch.dtype) -
 def _finish(row: Row, vocabulary: Vocabulary) -> FinishReason | None:
     if row.written[-1] in vocabulary.end_ids:
         return FinishReason.END_OF_TURN
-    tail = vocabulary.decode(row.written[-_TAIL:])
+    tail = vocabulary.decode(row.written[-STOP_TOKENS:])
     if any(text in tail for text in row.stop):
         return FinishReason.STOP_STRING
     if len(row.written) >= min(row.sampling.max_new_tokens, row.room):

@@ -21,7 +21,7 @@ from vital_eval.chat_server import ChatServer, NoConnection, Patience, Refusal, 
 from vital_eval.clip import Clip
 from vital_eval.conversation import Message, TextPart, VideoPart, clips_of
 from vital_eval.engine import ContextOverflowError, EngineInfo, FrameGeometry, GenerationRequest
-from vital_eval.engines.openai_identity import MODELS, Identity
+from vital_eval.engines.openai_identity import MODELS, Identity, listed_models
 from vital_eval.engines.openai_messages import (
     Parts,
     Transport,
@@ -289,8 +289,7 @@ async def _first(server: ChatServer, options: OpenAIOptions) -> dict[str, Any]:
 
 
 def _served(body: dict[str, Any], options: OpenAIOptions) -> dict[str, Any]:
-    data = body.get("data")
-    listed = [entry for entry in data if isinstance(entry, dict) and entry.get("id")] if isinstance(data, list) else []
+    listed = listed_models(body)
     names = ", ".join(str(entry["id"]) for entry in listed) or "none"
     if not options.model and len(listed) == 1:
         return listed[0]

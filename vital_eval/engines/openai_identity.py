@@ -51,11 +51,16 @@ class Identity:
             self._asked = (troubles, now)
 
     async def _ask_again(self) -> None:
-        data = (await self._server.send(MODELS)).get("data")
-        entries = [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
-        now = next((_lasting(entry) for entry in entries if entry.get("id") == self._listed["id"]), None)
+        entries = listed_models(await self._server.send(MODELS))
+        now = next((_lasting(entry) for entry in entries if entry["id"] == self._listed["id"]), None)
         if now != self._listed:
             raise ValueError(f"the server has another model now: {now}, not {self._listed}")
+
+
+def listed_models(body: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the entries of a server's list of models that have a name."""
+    data = body.get("data")
+    return [entry for entry in data if isinstance(entry, dict) and entry.get("id")] if isinstance(data, list) else []
 
 
 def _lasting(listed: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 from vital_eval.clip import Clip
 from vital_eval.conversation import AssistantTurn, Conversation, Message, Part, TextPart, VideoPart, clips_of
 from vital_eval.engine import EngineInfo, GenerationRequest
+from vital_eval.engines.batch_decode import STOP_TOKENS
 from vital_eval.engines.openai_server_memory import ClipMemory, digest
 from vital_eval.engines.video_url import read_url
 from vital_eval.errors import ProtocolError
@@ -35,8 +36,6 @@ _FIXED: Mapping[str, object] = {
 #: The model's context is the only limit where the request names none.
 _NO_LIMIT = 2**31 - 1
 _MOST_STOPS = 16
-#: In bytes: no word has more tokens, and the engine looks for it in no more.
-_LONGEST_STOP = 24
 _LONGEST_NAME = 256
 _ROLES = ("system", "user", "tool")
 
@@ -271,8 +270,9 @@ def _stops(body: Mapping[str, Any]) -> tuple[str, ...]:
         raise BadRequestError("stop must be a string or a list of strings")
     if len(words) > _MOST_STOPS:
         raise BadRequestError(f"at most {_MOST_STOPS} stop strings")
-    if any(len(_sound(word).encode()) > _LONGEST_STOP for word in words):
-        raise BadRequestError(f"a stop string may have {_LONGEST_STOP} bytes")
+    # No word has more tokens than bytes.
+    if any(len(_sound(word).encode()) > STOP_TOKENS for word in words):
+        raise BadRequestError(f"a stop string may have {STOP_TOKENS} bytes")
     return tuple(words)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
-from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -136,17 +136,16 @@ def _read_share(
 ) -> bool:
     """Decode the frames of a plan; return whether all of them were found."""
     for number, stretch in enumerate(share):
-        keyframes = None
-        if number or stretch.start:
-            keyframes = stamps.keyframes
+        sought = bool(number or stretch.start)
+        if sought:
             try:
                 container.seek(stamps.of(stretch.start), stream=stream, backward=True, any_frame=False)
             except av.error.FFmpegError:
                 return False
         slots = range(stretch.first, stretch.last)
         wanted = {stamps.of(indices[slot]) for slot in slots} if stamps.packets_tell else None
-        frames = iter(SoundFrames(container, stream, wanted, keyframes=keyframes))
-        if keyframes is not None and stretch.start <= indices[stretch.first]:
+        frames = iter(SoundFrames(container, stream, wanted, is_start=stamps.is_keyframe if sought else None))
+        if sought and stretch.start <= indices[stretch.first]:
             # A decoder that does not hand out the frame it was to begin with (intra refresh has no whole one) is still
             # recovering, and calls what follows sound.
             begun, _ = _advance(frames, stretch.start, -1, stamps.of(stretch.start))
@@ -169,10 +168,11 @@ class _Stamps:
         self._unit = unit
         self.packets_tell = info.packets_tell
 
-    @cached_property
-    def keyframes(self) -> frozenset[int]:
-        """The stamps of all keyframes."""
-        return frozenset(map(self.of, self._info.keyframes))
+    def is_keyframe(self, stamp: int) -> bool:
+        """Tell whether a stamp is that of a keyframe, turning few of them into stamps: in some files all frames are."""
+        keyframes = self._info.keyframes
+        at = bisect_left(keyframes, stamp, key=self.of)
+        return at < len(keyframes) and self.of(keyframes[at]) == stamp
 
     def of(self, index: int) -> int:
         """Return the stamp of a frame. Times are far coarser than a float's error, so rounding restores it."""

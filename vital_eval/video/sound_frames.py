@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from typing import TYPE_CHECKING
 
 import av
@@ -28,9 +28,9 @@ class SoundFrames:
         container: where to read on.
         stream: the video.
         wanted: stamps of the frames wanted, if each packet bears the stamp of its frame; ``None`` decodes everything.
-        keyframes: stamps of all keyframes, for a container that was sought in. What comes before the next one is left
-            out, for not every decoder knows that it misses what a frame builds on; and if that one bears another
-            stamp, FFmpeg guesses stamps, and nothing is given.
+        is_start: tells the stamps of keyframes, for a container that was sought in. What comes before the next keyframe
+            is left out, for not every decoder knows that it misses what a frame builds on; and if that one bears
+            another stamp, FFmpeg guesses stamps, and nothing is given.
 
     Attributes:
         damage_seen: whether anything was left out because of damage so far.
@@ -42,12 +42,12 @@ class SoundFrames:
         stream: VideoStream,
         wanted: Set[int] | None = None,
         *,
-        keyframes: Set[int] | None = None,
+        is_start: Callable[[int], bool] | None = None,
     ) -> None:
         self._container = container
         self._stream = stream
         self._wanted = wanted
-        self._keyframes = keyframes
+        self._is_start = is_start
         self.damage_seen = False
 
     def __iter__(self) -> Iterator[VideoFrame]:
@@ -77,8 +77,8 @@ class SoundFrames:
     def _packets(self) -> Iterator[av.Packet | None]:
         """Give the packets to decode; ``None`` makes the decoder hand out what it still holds."""
         source = packets(self._container, self._stream)
-        if self._keyframes is not None:
-            source = _from_keyframe(source, self._keyframes)
+        if self._is_start is not None:
+            source = _from_keyframe(source, self._is_start)
         if self._wanted is None:
             yield from source
             return
@@ -96,10 +96,10 @@ class SoundFrames:
                 return
 
 
-def _from_keyframe(source: Iterator[av.Packet], keyframes: Set[int]) -> Iterator[av.Packet]:
+def _from_keyframe(source: Iterator[av.Packet], is_start: Callable[[int], bool]) -> Iterator[av.Packet]:
     for packet in source:
         if packet.is_keyframe:
-            if packet.pts in keyframes:
+            if packet.pts is not None and is_start(packet.pts):
                 yield packet
                 yield from source
             return
